@@ -1,0 +1,1 @@
+"""What operators compute, as tensor expressions in ONNX's layouts; how they run is `schedules`' matter."""

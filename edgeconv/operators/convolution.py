@@ -1,0 +1,88 @@
+"""Convolutions as plain expressions: the meaning every schedule family must reproduce."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import te, tirx
+
+from edgeconv.operators.registry import Pattern, ShapeError, get, operator
+
+
+@operator("conv2d", Pattern.OPAQUE)
+def conv2d(
+    x: te.Tensor,
+    weight: te.Tensor,
+    *rest: te.Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    has_bias: bool = False,
+    has_residual: bool = False,
+    activation: tuple[str, tuple[tuple[str, Any], ...]] | None = None,
+) -> te.Tensor:
+    """activation(convolution + bias + residual).
+
+    x: [N, C, H, W]; weight: [K, C/groups, R, S]; bias: [K]; residual: [N, K, OH, OW];
+    padding is (top, left, bottom, right); activation is a unary operator's (name, attributes).
+    """
+    n, c, h, w = (int(d) for d in x.shape)
+    k, cpg, r, s = (int(d) for d in weight.shape)
+    if cpg * groups != c or k % groups:
+        raise ShapeError(f"{c} input and {k} output channels do not fit {groups} groups of {cpg}")
+    top, left, bottom, right = padding
+    oh = (h + top + bottom - dilation[0] * (r - 1) - 1) // stride[0] + 1
+    ow = (w + left + right - dilation[1] * (s - 1) - 1) // stride[1] + 1
+    if min(oh, ow) < 1:
+        raise ShapeError(f"the kernel {r}x{s} does not fit the padded input {h}x{w}")
+    kpg = k // groups
+    padded = te.compute(
+        (n, c, h + top + bottom, w + left + right),
+        lambda b, i, y, z: tirx.if_then_else(
+            tirx.all(y >= top, y < top + h, z >= left, z < left + w),
+            x[b, i, y - top, z - left],
+            tirx.const(0, str(x.dtype)),
+        ),
+        name="padded",
+    )
+    ic = te.reduce_axis((0, cpg), "ic")
+    kh = te.reduce_axis((0, r), "kh")
+    kw = te.reduce_axis((0, s), "kw")
+    out = te.compute(
+        (n, k, oh, ow),
+        lambda b, o, y, z: te.sum(
+            padded[
+                b,
+                o // kpg * cpg + ic,
+                y * stride[0] + kh * dilation[0],
+                z * stride[1] + kw * dilation[1],
+            ]
+            * weight[o, ic, kh, kw],
+            axis=[ic, kh, kw],
+        ),
+        name="conv2d",
+    )
+    operands = list(rest)
+    bias = operands.pop(0) if has_bias else None
+    residual = operands.pop(0) if has_residual else None
+
+    def finish(b: Any, o: Any, y: Any, z: Any) -> Any:
+        value = out[b, o, y, z]
+        if bias is not None:
+            value = value + bias[o]
+        if residual is not None:
+            value = value + residual[b, o, y, z]
+        return apply_activation(value, activation)
+
+    return te.compute(out.shape, finish, name="epilogue")
+
+
+def apply_activation(value: Any, activation: tuple[str, tuple[tuple[str, Any], ...]] | None) -> Any:
+    """`value` through a unary operator given as (name, attributes), or unchanged for None."""
+    if activation is None:
+        return value
+    scalar = get(activation[0]).scalar
+    if scalar is None:
+        raise ShapeError(f"'{activation[0]}' is not a unary elementwise operator")
+    return scalar(value, **dict(activation[1]))

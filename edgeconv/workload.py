@@ -1,0 +1,95 @@
+"""What a convolution computes, without saying how: the key every schedule, record and report shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """A 2-D convolution of float32 data, NCHW semantics, OIHW weights.
+
+    Attributes:
+        batch, in_channels, height, width: shape of the input.
+        out_channels: number of filters.
+        kernel_size, stride, dilation: (vertical, horizontal).
+        padding: zeros added (top, left, bottom, right).
+        groups: input and output channels are cut into this many independent groups.
+    """
+
+    batch: int
+    in_channels: int
+    height: int
+    width: int
+    out_channels: int
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @cached_property
+    def out_height(self) -> int:
+        """Rows of the output."""
+        extent = self.dilation[0] * (self.kernel_size[0] - 1) + 1
+        return (self.height + self.padding[0] + self.padding[2] - extent) // self.stride[0] + 1
+
+    @cached_property
+    def out_width(self) -> int:
+        """Columns of the output."""
+        extent = self.dilation[1] * (self.kernel_size[1] - 1) + 1
+        return (self.width + self.padding[1] + self.padding[3] - extent) // self.stride[1] + 1
+
+    @property
+    def in_channels_per_group(self) -> int:
+        """CPG: input channels one output channel reads."""
+        return self.in_channels // self.groups
+
+    @property
+    def out_channels_per_group(self) -> int:
+        """KPG: output channels a group makes."""
+        return self.out_channels // self.groups
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run."""
+        taps = self.kernel_size[0] * self.kernel_size[1]
+        pixels = self.batch * self.out_height * self.out_width
+        return pixels * self.out_channels * self.in_channels_per_group * taps
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        """NCHW shape of the output."""
+        return (self.batch, self.out_channels, self.out_height, self.out_width)
+
+    @property
+    def is_pointwise(self) -> bool:
+        """True for a 1×1 kernel."""
+        return self.kernel_size == (1, 1)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """True where each group reads a single channel."""
+        return self.groups > 1 and self.in_channels_per_group == 1
+
+    @property
+    def kind(self) -> str:
+        """The field's name for it: dense, pointwise, grouped or depthwise, 'dilated' before it."""
+        if self.is_depthwise:
+            name = "depthwise"
+        elif self.groups > 1:
+            name = "grouped pointwise" if self.is_pointwise else "grouped"
+        else:
+            name = "pointwise" if self.is_pointwise else "dense"
+        return f"dilated {name}" if max(self.dilation) > 1 and not self.is_pointwise else name
+
+    def __str__(self) -> str:
+        """The one shape grammar: 64x56x56 -> 64, k3x3 s1x1 p1,1,1,1 d1x1 g8."""
+        batch = f"{self.batch}*" if self.batch > 1 else ""
+        pads = ",".join(map(str, self.padding))
+        return (
+            f"{batch}{self.in_channels}x{self.height}x{self.width}->{self.out_channels} "
+            f"k{self.kernel_size[0]}x{self.kernel_size[1]} s{self.stride[0]}x{self.stride[1]} "
+            f"p{pads} d{self.dilation[0]}x{self.dilation[1]} g{self.groups}"
+        )
