@@ -1,0 +1,81 @@
+"""One CPU as data: what code generation and the schedules' default knobs need to know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tvm
+
+from edgeconv.errors import TargetError
+from edgeconv.targets import llvm
+
+
+@dataclass(frozen=True)
+class Device:
+    """A CPU to compile for. Caches are in KiB, counted as one core can reach them."""
+
+    name: str
+    """Name of the TOML file without its ending, or "host"."""
+    description: str
+    """One line for `edgeconv targets`."""
+    triple: str
+    """LLVM triple, such as "aarch64-linux-gnu"."""
+    cpu: str
+    """LLVM's name of the CPU (mcpu)."""
+    lanes: int
+    """float32 lanes of one vector register."""
+    vector_registers: int
+    """Vector registers the instruction set names."""
+    fma: bool
+    """Whether a multiply and an add are one instruction."""
+    fma_ports: int
+    """Full-width multiply-adds one core can start in a cycle."""
+    l1d_kib: int
+    """First-level data cache of one core."""
+    l2_kib: int
+    """Second-level cache one core can reach, shared or not."""
+    l3_kib: int
+    """Last-level cache; 0 when there is none."""
+    cores: int
+    """Cores a model may use."""
+    features: tuple[str, ...] = ()
+    """LLVM features (mattr) on top of the CPU's own, each with its sign: "+neon"."""
+    abi: str = ""
+    """Floating-point ABI: "hard" on 32-bit ARM, else empty."""
+    ghz: float | None = None
+    """Highest clock with all cores busy, in GHz; None when unknown."""
+
+    @property
+    def arch(self) -> str:
+        """Architecture, the first part of the triple: "x86_64", "aarch64" or "armv7l"."""
+        return llvm.architecture(self.triple)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether code for this device can run on the machine we're on."""
+        if self.arch != llvm.architecture(llvm.host_triple()):
+            return False
+        wanted = llvm.enabled_features(self.triple, self.cpu, self.features)
+        return wanted.isdisjoint(llvm.host_lacks())
+
+    def tvm_target(self, threads: int | None = None) -> tvm.target.Target:
+        """The TVM target of this device, for `threads` threads (default: all its cores).
+
+        Raises TargetError when `threads` is not a positive whole number.
+        """
+        count = self.cores if threads is None else threads
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise TargetError(
+                f"target '{self.name}': threads must be a positive whole number, not {threads!r}"
+            )
+        attributes: dict[str, object] = {
+            "kind": "llvm",
+            "mtriple": self.triple,
+            "mcpu": self.cpu,
+            "num-cores": count,
+        }
+        if self.features:
+            attributes["mattr"] = list(self.features)
+        if self.abi:
+            attributes["mfloat-abi"] = self.abi
+        return tvm.target.Target(attributes)
