@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from edgeconv.layout import Layout
+
 
 @dataclass(frozen=True)
 class Conv2d:
@@ -93,3 +95,25 @@ class Conv2d:
             f"k{self.kernel_size[0]}x{self.kernel_size[1]} s{self.stride[0]}x{self.stride[1]} "
             f"p{pads} d{self.dilation[0]}x{self.dilation[1]} g{self.groups}"
         )
+
+
+Activation = tuple[str, tuple[tuple[str, object], ...]]
+
+
+@dataclass(frozen=True)
+class ConvTask:
+    """A convolution as a kernel sees it: the workload, what is fused behind it, and all layouts.
+
+    Attributes:
+        conv: the workload.
+        data, out, residual: layouts of the input, of the output, and of the tensor added to it.
+        bias: a per-channel constant is added.
+        activation: unary operator applied last, as (name, attributes).
+    """
+
+    conv: Conv2d
+    data: Layout
+    out: Layout
+    bias: bool = False
+    residual: Layout | None = None
+    activation: Activation | None = None

@@ -1,0 +1,116 @@
+"""From scheduled kernels to one native module: raw-pointer kernels and a `main` that calls them in order.
+
+`main(inputs…, outputs…, constants, workspace, first, last)` runs steps first … last−1. The network is one
+packed call: no virtual machine, no allocation, and a profiler can run any single step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.s_tir import SBlock, SBlockRealize
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from edgeconv.errors import BuildError
+from edgeconv.graph.ir import Value
+
+ALIGNMENT = 64  # bytes; what TVM assumes of every buffer
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Where a kernel finds a tensor: in an argument of `main`, at a byte offset."""
+
+    space: str  # "input", "output", "constants" or "workspace"
+    index: int  # number of the input or output; 0 otherwise
+    offset: int  # bytes
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call of the network."""
+
+    kernel: str
+    operands: tuple[Operand, ...]
+    name: str  # the layer, for profiles
+
+
+def with_pointer_parameters(func: tirx.PrimFunc, name: str) -> tirx.PrimFunc:
+    """The same kernel taking raw pointers: a call is then a few moves, without shape checks."""
+    root = func.body.block
+    params = [
+        tirx.Var(f"{b.name}_ptr", tvm.ir.PointerType(tvm.ir.PrimType(str(b.dtype)), "global"))
+        for b in func.params
+    ]
+    declarations = [tirx.DeclBuffer(b, data=p) for b, p in zip(func.params, params, strict=True)]
+    body: Any = tirx.SeqStmt([*declarations, root.body])
+    for key, value in (("device_type", 1), ("device_id", 0)):  # where TVM allocates scratch memory
+        body = tirx.AttrStmt(tirx.IntImm("int32", 0), key, tirx.IntImm("int32", value), body)
+    block = SBlock(
+        [], [], [], root.name_hint, body, None, root.alloc_buffers, [], root.annotations
+    )
+    realize = SBlockRealize([], tirx.IntImm("bool", 1), block)
+    return (
+        tirx.PrimFunc(params, realize)
+        .with_attr("global_symbol", name)
+        .with_attr("tirx.noalias", True)
+        .with_attr("s_tir", True)
+    )
+
+
+def main_function(
+    inputs: Sequence[Value],
+    outputs: Sequence[Value],
+    constant_bytes: int,
+    workspace_bytes: int,
+    steps: Sequence[Step],
+) -> tirx.PrimFunc:
+    """The entry point that runs the steps in order."""
+
+    def parameter(name: str, shape: Sequence[int], dtype: str) -> Any:
+        return T.arg(name, tirx.decl_buffer(tuple(shape), dtype, name=name))
+
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name("main")
+            T.func_attr({"tirx.noalias": True})
+            bases: dict[tuple[str, int], Any] = {}
+            for i, v in enumerate(inputs):
+                bases["input", i] = parameter(f"input{i}", v.shape, v.dtype)
+            for i, v in enumerate(outputs):
+                bases["output", i] = parameter(f"output{i}", v.shape, v.dtype)
+            bases["constants", 0] = parameter("constants", [max(constant_bytes, 1)], "uint8")
+            bases["workspace", 0] = parameter("workspace", [max(workspace_bytes, 1)], "uint8")
+            first = T.arg("first", tirx.Var("first", "int32"))
+            last = T.arg("last", tirx.Var("last", "int32"))
+            for number, step in enumerate(steps):
+                with T.If(tirx.all(first <= number, last > number)), T.Then():
+                    T.evaluate(tirx.call_cpacked(step.kernel, *(_address(bases, o) for o in step.operands)))
+    return builder.get()
+
+
+def _address(bases: dict[tuple[str, int], Any], operand: Operand) -> Any:
+    base = bases[operand.space, operand.index]
+    if operand.space in ("input", "output"):
+        return base.data if not len(base.shape) else tirx.address_of(base[(0,) * len(base.shape)])
+    return tirx.address_of(base[operand.offset])
+
+
+def build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> Any:
+    """Machine code for all functions.
+
+    Raises:
+        BuildError: TVM or LLVM refused a kernel.
+    """
+    module = tvm.IRModule({tvm.ir.GlobalVar(n): f.with_attr("global_symbol", n) for n, f in functions.items()})
+    try:
+        return tvm.tirx.build(module, target=target)
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        reason = lines[-1] if lines else type(error).__name__
+        raise BuildError(f"code generation for {target} failed: {reason}") from error

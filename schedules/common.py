@@ -1,0 +1,35 @@
+"""What every convolution family shares: reasons for refusing a task, and integer-or-symbolic arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Why a family cannot take a task, as a sentence."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """min of two ints, or of expressions."""
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
+    return tirx.min(a, b)
+
+
+def tile_start(tile: Any, size: int, extent: int) -> Any:
+    """Where tile number `tile` of `size` starts; the last overlaps its neighbour rather than end short."""
+    return tile * size if extent % size == 0 else minimum(tile * size, extent - size)
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b rounded up."""
+    return -(-a // b)
