@@ -21,7 +21,7 @@ ROWS = (
     ("__main__", "cli"),
     ("", "api", "onnx_backend"),
     ("tuning", "runtime", "benchmarks"),
-    ("build", "artifact"),
+    ("build", "artifact", "codegen"),
     ("strategy", "tuning_logs"),
     ("schedules",),
     ("graph", "importer", "operators"),
@@ -72,11 +72,15 @@ def imports(module: str, tree: ast.AST, is_package: bool) -> Iterator[tuple[str,
 
 
 def edges() -> Iterator[tuple[str, str, str]]:
-    """Importing part, imported part, and where: one for each import of one part by another."""
+    """Importing part, imported part, and where: one for each import of one part by another.
+
+    Parts without a row are left to the test that misses them.
+    """
     for module, path in MODULES.items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for name, line in imports(module, tree, path.name == "__init__.py"):
-            if name.split(".")[0] == "edgeconv" and part(name) != part(module):
+            known = part(module) in RANK and name.split(".")[0] == "edgeconv"
+            if known and part(name) != part(module):
                 yield part(module), part(name), f"{path.relative_to(ROOT)}:{line}"
 
 
