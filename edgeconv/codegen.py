@@ -48,9 +48,7 @@ def with_pointer_parameters(func: tirx.PrimFunc, name: str) -> tirx.PrimFunc:
         for b in func.params
     ]
     declarations = [tirx.DeclBuffer(b, data=p) for b, p in zip(func.params, params, strict=True)]
-    body: Any = tirx.SeqStmt([*declarations, root.body])
-    for key, value in (("device_type", 1), ("device_id", 0)):  # where TVM allocates scratch memory
-        body = tirx.AttrStmt(tirx.IntImm("int32", 0), key, tirx.IntImm("int32", value), body)
+    body = tirx.SeqStmt([*declarations, root.body])
     block = SBlock(
         [], [], [], root.name_hint, body, None, root.alloc_buffers, [], root.annotations
     )
@@ -101,6 +99,24 @@ def _address(bases: dict[tuple[str, int], Any], operand: Operand) -> Any:
     return tirx.address_of(base[operand.offset])
 
 
+@tirx.transform.prim_func_pass(opt_level=0)
+def _scratch_on_cpu(func: tirx.PrimFunc, _mod: Any, _context: Any) -> tirx.PrimFunc:
+    """Tell TVM where scratch memory lives: it reads that off tensor arguments, which we don't have."""
+    body = func.body
+    for key, value in (("device_type", 1), ("device_id", 0)):
+        body = tirx.AttrStmt(tirx.IntImm("int32", 0), key, tirx.IntImm("int32", value), body)
+    return func.with_body(body)
+
+
+def _pipeline() -> tuple[Any, Any, Any]:
+    lower, finalize_host, finalize_device = tirx.get_tir_pipeline("s_tir")
+    passes = tvm.ir.transform.Sequential([_scratch_on_cpu, finalize_host()])
+    return lower, lambda: passes, finalize_device
+
+
+tirx.register_tir_pipeline("edgeconv", _pipeline)
+
+
 def build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> Any:
     """Machine code for all functions.
 
@@ -109,7 +125,7 @@ def build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> Any
     """
     module = tvm.IRModule({tvm.ir.GlobalVar(n): f.with_attr("global_symbol", n) for n, f in functions.items()})
     try:
-        return tvm.tirx.build(module, target=target)
+        return tvm.tirx.build(module, target=target, pipeline="edgeconv")
     except Exception as error:
         lines = str(error).strip().splitlines()
         reason = lines[-1] if lines else type(error).__name__

@@ -103,7 +103,10 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     total_vectors = -(-conv.out_channels // lanes)
     vector_counts = (1,) if mode == "permute" else tuple(range(1, min(8, total_vectors) + 1))
     for vectors in vector_counts:
-        spare = registers - vectors - 2
+        if mode == "permute":
+            spare = registers // 2  # the other half holds pixels, their permutes and weights
+        else:  # weights of two taps are live at once when kw is unrolled
+            spare = registers - vectors * min(conv.kernel_size[1], 2) - 2
         for rows in range(1, min(6, conv.out_height) + 1):
             for columns in range(1, min(registers, conv.out_width) + 1):
                 tile = rows * columns * vectors
