@@ -91,6 +91,36 @@ class NodeContext:
         """A new constant."""
         return self.graph.constant(f"{self.label}.const", data)
 
+    def like(self, x: Value, number: float) -> Value:
+        """A constant scalar of the element type of `x`."""
+        return self.constant(np.array(number, dtype=x.dtype))
+
+    def reshape(self, x: Value, shape: Iterable[int]) -> Value:
+        """`x` under another shape of as many elements; `x` itself if it has that shape."""
+        shape = tuple(int(d) for d in shape)
+        return x if shape == x.shape else self.apply("reshape", [x], shape=shape)
+
+    def cast(self, x: Value, dtype: str) -> Value:
+        """`x` as another element type."""
+        return x if x.dtype == dtype else self.apply("cast", [x], to=dtype)
+
+    def wants(self, index: int) -> bool:
+        """True if the model names output `index`."""
+        return index < len(self.proto.output) and bool(self.proto.output[index])
+
+    def apply(self, op: str, inputs: Iterable[Value], **attrs: Any) -> Value:
+        """`emit`, but computed now if it only moves or casts a constant."""
+        operands = list(inputs)
+        data = operands[0].data
+        if data is not None and len(operands) == 1:
+            if op == "reshape":
+                return self.constant(data.reshape(attrs["shape"]))
+            if op == "transpose":
+                return self.constant(data.transpose(attrs["perm"]))
+            if op == "cast":
+                return self.constant(data.astype(attrs["to"]))
+        return self.emit(op, operands, **attrs)
+
     def emit(self, op: str, inputs: Iterable[Value], **attrs: Any) -> Value:
         """Append an operator with one output; its value."""
         return self.emit_many(op, inputs, **attrs)[0]

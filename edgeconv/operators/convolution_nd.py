@@ -1,0 +1,122 @@
+"""Convolutions other than `conv2d`: three spatial axes, and transposed ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import te, tirx
+
+from edgeconv.operators.broadcasting import static_shape
+from edgeconv.operators.pooling import Ints, pad_spatial, window_sizes
+from edgeconv.operators.registry import Pattern, ShapeError, operator
+
+
+def _correlate(
+    x: te.Tensor,
+    weight: Any,
+    out_channels: int,
+    kernel: Ints,
+    stride: Ints,
+    dilation: Ints,
+    groups: int,
+) -> te.Tensor:
+    """Σ x · weight(o, i, k…) over a group's channels and the window; x is padded already."""
+    shape = static_shape(x)
+    sizes = window_sizes(shape[2:], kernel, stride, dilation, (0,) * (2 * len(kernel)))
+    channels = shape[1] // groups
+    ic = te.reduce_axis((0, channels), "ic")
+    axes = [te.reduce_axis((0, k), f"k{i}") for i, k in enumerate(kernel)]
+    per_group = out_channels // groups
+
+    def element(n: Any, o: Any, *at: Any) -> Any:
+        moved = (y * s + k * d for y, s, k, d in zip(at, stride, axes, dilation, strict=True))
+        value = x(n, o // per_group * channels + ic, *moved)
+        return te.sum(value * weight(o, ic, *axes), axis=[ic, *axes])
+
+    return te.compute((shape[0], out_channels, *sizes), element, name="convolution")
+
+
+def _add_bias(out: te.Tensor, bias: tuple[te.Tensor, ...]) -> te.Tensor:
+    if not bias:
+        return out
+    return te.compute(out.shape, lambda n, c, *at: out(n, c, *at) + bias[0](c), name="bias")
+
+
+@operator("conv3d", Pattern.OPAQUE)
+def conv3d(
+    x: te.Tensor,
+    weight: te.Tensor,
+    *bias: te.Tensor,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+) -> te.Tensor:
+    """x: [N, C, D, H, W]; weight: [K, C/groups, T, R, S]; bias: [K]; padding: begins, then ends."""
+    shape, (k, cpg, *kernel) = static_shape(x), static_shape(weight)
+    if cpg * groups != shape[1] or k % groups:
+        raise ShapeError(f"{shape[1]} input and {k} output channels do not fit {groups} groups")
+    padded = pad_spatial(x, padding, tirx.const(0, str(x.dtype)))
+    return _add_bias(_correlate(padded, weight, k, tuple(kernel), stride, dilation, groups), bias)
+
+
+def _conv_transpose(
+    x: te.Tensor,
+    weight: te.Tensor,
+    *bias: te.Tensor,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    output_padding: Ints,
+    groups: int,
+) -> te.Tensor:
+    """Each input element spreads over a window of the output; gathered from a zero-stuffed input.
+
+    x: [N, C, …]; weight: [C, K/groups, …]; bias: [K]; `padding` is cut off the output (begins,
+    then ends) and may be negative; `output_padding` is added at the ends.
+    """
+    shape, (c, kpg, *kernel) = static_shape(x), static_shape(weight)
+    if c != shape[1] or c % groups:
+        raise ShapeError(f"weights of {c} channels, {groups} groups, {shape[1]} input channels")
+    rank = len(kernel)
+    before = [dilation[i] * (kernel[i] - 1) - padding[i] for i in range(rank)]
+    after = [
+        dilation[i] * (kernel[i] - 1) - padding[rank + i] + output_padding[i] for i in range(rank)
+    ]
+    sizes = [(shape[2 + i] - 1) * stride[i] + 1 + before[i] + after[i] for i in range(rank)]
+
+    def stuffed(n: Any, ch: Any, *at: Any) -> Any:
+        inside, moved = [], []
+        for i, y in enumerate(at):
+            place = y - before[i]
+            inside += [place >= 0, place < (shape[2 + i] - 1) * stride[i] + 1]
+            inside += [place % stride[i] == 0] * (stride[i] > 1)
+            moved.append(place // stride[i])
+        return tirx.if_then_else(tirx.all(*inside), x(n, ch, *moved), tirx.const(0, str(x.dtype)))
+
+    if min(sizes) < 1:
+        raise ShapeError(f"the output would have sizes {sizes}")
+    zeros = te.compute((*shape[:2], *sizes), stuffed, name="stuffed")
+    per_group = c // groups
+
+    def flipped(o: Any, ic: Any, *at: Any) -> Any:
+        mirror = (k - 1 - y for k, y in zip(kernel, at, strict=True))
+        return weight(o // kpg * per_group + ic, o % kpg, *mirror)
+
+    ones = (1,) * rank
+    out = _correlate(zeros, flipped, kpg * groups, tuple(kernel), ones, dilation, groups)
+    return _add_bias(out, bias)
+
+
+for _rank in (2, 3):
+    operator(f"conv{_rank}d_transpose", Pattern.OPAQUE)(_conv_transpose)
+
+
+@operator("integer_conv2d", Pattern.OPAQUE)
+def integer_conv2d(
+    x: te.Tensor, weight: te.Tensor, *, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> te.Tensor:
+    """`conv2d` of int32 tensors that hold small integers."""
+    k, _, *kernel = static_shape(weight)
+    padded = pad_spatial(x, padding, tirx.const(0, str(x.dtype)))
+    return _correlate(padded, weight, k, tuple(kernel), stride, dilation, groups)
