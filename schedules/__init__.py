@@ -1,0 +1,52 @@
+"""The convolution families: one file each, one row each. Everything else is generated from the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.s_tir import Schedule
+
+from edgeconv.schedules import grouped_conv2d
+from edgeconv.schedules.common import Mismatch
+from edgeconv.targets import Device
+from edgeconv.workload import ConvTask
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row: a name and the functions of its module (see grouped_conv2d for their contracts)."""
+
+    name: str
+    title: str
+    supports: Callable[[ConvTask, Device], Mismatch | None]
+    candidates: Callable[[ConvTask, Device], Iterator[Any]]
+    default_knobs: Callable[[ConvTask, Device], Any]
+    estimate: Callable[[ConvTask, Any, Device], float]
+    pack_weights: Callable[[ConvTask, Any, np.ndarray], np.ndarray]
+    pack_bias: Callable[[ConvTask, Any, np.ndarray], np.ndarray]
+    compute: Callable[[ConvTask, Any], tirx.PrimFunc]
+    schedule: Callable[[Schedule, ConvTask, Any, Device], Schedule]
+
+    def build(self, task: ConvTask, knobs: Any, device: Device) -> tirx.PrimFunc:
+        """The scheduled kernel `(data, weight, [bias], [residual], out)`."""
+        sch = Schedule(self.compute(task, knobs))
+        return self.schedule(sch, task, knobs, device).mod["main"]
+
+
+def _family(name: str, title: str, module: Any) -> Family:
+    functions = [f for f in Family.__dataclass_fields__ if f not in ("name", "title")]
+    return Family(name, title, **{f: getattr(module, f) for f in functions})
+
+
+FAMILIES: tuple[Family, ...] = (
+    _family("grouped_spatial_pack", "Grouped Spatial Pack (Gibson et al. 2020)", grouped_conv2d),
+)
+
+
+def family(name: str) -> Family:
+    """The family called `name`; KeyError if there is none."""
+    return next(f for f in FAMILIES if f.name == name)

@@ -43,16 +43,21 @@ def interior(name: str, shape: Sequence[int], layout: Layout, dtype: str = "floa
     return T.arg(name, interior_buffer(name, shape, layout, dtype))
 
 
-def interior_buffer(name: str, shape: Sequence[int], layout: Layout, dtype: str) -> Any:
-    """The buffer of `interior`, not yet a parameter."""
-    if layout.is_plain:
-        return tirx.decl_buffer(tuple(shape), dtype, name=name)
+def interior_buffer(
+    name: str, shape: Sequence[int], layout: Layout, dtype: str, *, aligned: bool = True
+) -> Any:
+    """The buffer of `interior`, not yet a parameter; `aligned` promises 64-byte alignment."""
+    alignment = 64 if aligned else tvm.runtime.DataType(dtype).itemsize
+    if not any(layout.halo):
+        extents = layout.interior_shape(shape)
+        return tirx.decl_buffer(extents, dtype, name=name, data_alignment=alignment)
     return tirx.decl_buffer(
         layout.interior_shape(shape),
         dtype,
         name=name,
         strides=list(layout.strides(shape)),
         elem_offset=layout.offset(shape),
+        data_alignment=alignment,
     )
 
 

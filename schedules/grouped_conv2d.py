@@ -41,6 +41,7 @@ from edgeconv.workload import Conv2d, ConvTask
 FMA_LATENCY = 4  # cycles; Zen 2–5, Skylake–Golden Cove and Cortex-A72–A78 all take 4
 LOADS_PER_CYCLE = 2
 L2_BYTES_PER_CYCLE = 32
+PARALLEL_MACS = 1 << 17  # below it a parallel region costs more than it saves
 MAX_UNROLLED_FMAS = 240  # in the innermost body; beyond it the loop leaves the micro-op cache
 
 
@@ -378,7 +379,9 @@ def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Sch
     """Parallel over tiles of rows, the tile unrolled into registers, lanes vectorised."""
     tile, update, write = (sch.get_sblock(name) for name in ("tile", "update", "store"))
     n, oc, oh, _ow = sch.get_loops(tile)
-    sch.parallel(sch.fuse(n, oc, oh))
+    outer = sch.fuse(n, oc, oh)
+    if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
+        sch.parallel(outer)
     *_, i, j, m, lane = sch.get_loops(write)
     for loop in (i, j, m):
         sch.unroll(loop)

@@ -99,10 +99,10 @@ def _schedule_stage(sch: Schedule, block: Any, device: Device) -> None:
         _schedule_sum(sch, block, spatial, reduce, device)
 
 
-def _parallel(sch: Schedule, loops: list[Any], work: int) -> Any:
+def _parallel(sch: Schedule, loops: list[Any], work: int, device: Device) -> Any:
     """Fuse the loops; run them in parallel if there is enough to do."""
     fused = sch.fuse(*loops) if len(loops) > 1 else loops[0]
-    if work >= PARALLEL_WORK and _extent(sch, fused) > 1:
+    if device.cores > 1 and work >= PARALLEL_WORK and _extent(sch, fused) > 1:
         sch.parallel(fused)
     return fused
 
@@ -120,11 +120,11 @@ def _schedule_map(sch: Schedule, block: Any, loops: list[Any], device: Device) -
     *outer, inner = loops
     if _extent(sch, inner) == device.lanes and outer:
         sch.vectorize(inner)
-        _parallel(sch, outer, work)
+        _parallel(sch, outer, work, device)
         return
     if outer:
-        _parallel(sch, outer, work)
-    elif work >= PARALLEL_WORK:
+        _parallel(sch, outer, work, device)
+    elif device.cores > 1 and work >= PARALLEL_WORK:
         chunk, _ = sch.split(inner, [None, PARALLEL_WORK // 4])
         sch.parallel(chunk)
 
@@ -156,7 +156,7 @@ def _schedule_sum(
         else:
             sch.reorder(*outer, *reduce)
         if outer:
-            _parallel(sch, outer, work)
+            _parallel(sch, outer, work, device)
         first = sch.get_loops(block)[1 if outer else 0]
         sch.decompose_reduction(block, first)
         return
@@ -164,7 +164,7 @@ def _schedule_sum(
         sch.decompose_reduction(block, reduce[0])
         return
     sch.reorder(*spatial, *reduce)
-    fused = _parallel(sch, spatial, work)
+    fused = _parallel(sch, spatial, work, device)
     depth = _extent(sch, reduce[-1])
     if depth >= 2 * lanes and depth % lanes == 0 and len(reduce) >= 1:
         _, vector = sch.split(reduce[-1], [None, lanes])

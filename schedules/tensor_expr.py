@@ -25,11 +25,12 @@ from edgeconv.targets import Device
 
 @dataclass(frozen=True)
 class Tensor:
-    """Shape, type and layout of an operand."""
+    """Shape, type and layout of an operand; `aligned` is False for buffers a caller provides."""
 
     shape: tuple[int, ...]
     dtype: str
     layout: Layout
+    aligned: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ CHANNELWISE_WINDOWS = ("max_pool2d", "avg_pool2d")
 
 def runs_blocked(op: str, attrs: dict[str, Any], inputs: Sequence[Tensor], out: Tensor) -> bool:
     """Whether the operator can run on the five physical axes of blocked operands."""
+    if op.startswith("reduce_"):
+        spatial = tuple(attrs.get("axes", ())) == (2, 3) and bool(attrs.get("keepdims"))
+        return spatial and inputs[0].layout.block > 1 and inputs[0].shape[1] > 1
     block = out.layout.block
     if block < 2 or len(out.shape) != 4:
         return False
@@ -63,8 +67,6 @@ def runs_blocked(op: str, attrs: dict[str, Any], inputs: Sequence[Tensor], out: 
         return True
     if op == "concat":
         return attrs["axis"] == 1 and all(t.shape[1] % block == 0 for t in inputs[:-1])
-    if op.startswith("reduce_"):
-        return tuple(attrs.get("axes", ())) == (2, 3) and bool(attrs.get("keepdims"))
     return False
 
 
@@ -128,7 +130,8 @@ def compute(task: TensorTask) -> tirx.PrimFunc:
     ]
     op = get(task.op)
     if runs_blocked(task.op, attrs, task.inputs, task.outputs[0]):
-        block = task.outputs[0].layout.block
+        out = task.outputs[0]
+        block = out.layout.block
         elementwise = pattern_of(task.op, attrs) is Pattern.ELEMENTWISE
         views = [
             _blocked_view(x, t.shape, block) if elementwise and t.layout.block == 0 else x
@@ -137,6 +140,9 @@ def compute(task: TensorTask) -> tirx.PrimFunc:
         if task.op in CHANNELWISE_WINDOWS:
             attrs = _with_lane_axis(attrs)
         results = op(*views, **attrs)
+        if block != task.inputs[0].layout.block and task.op.startswith("reduce_"):
+            source = Tensor(out.shape, out.dtype, Layout(task.inputs[0].layout.block))
+            results = [_into_layout(_nchw_view(results[0], source), out)]
     else:
         views = [_nchw_view(x, t) for x, t in zip(operands, task.inputs, strict=True)]
         results = [
@@ -147,7 +153,7 @@ def compute(task: TensorTask) -> tirx.PrimFunc:
         for y in results
     ]
     func = te.create_prim_func([*operands, *results])
-    return _step_over_halos(func, [*task.inputs, *task.outputs])
+    return _place_buffers(func, [*task.inputs, *task.outputs])
 
 
 def _with_lane_axis(attrs: dict[str, Any]) -> dict[str, Any]:
@@ -162,12 +168,12 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
     return rules.schedule(compute(task), device)
 
 
-def _step_over_halos(func: tirx.PrimFunc, tensors: Sequence[Tensor]) -> tirx.PrimFunc:
-    """Give parameters whose layout has a halo the strides and the offset of their interior."""
+def _place_buffers(func: tirx.PrimFunc, tensors: Sequence[Tensor]) -> tirx.PrimFunc:
+    """Give parameters with a halo the strides and offset of their interior; forget false alignment."""
     swaps = [
-        (param, emit.interior_buffer(param.name, t.shape, t.layout, t.dtype))
+        (param, emit.interior_buffer(param.name, t.shape, t.layout, t.dtype, aligned=t.aligned))
         for param, t in zip(func.params, tensors, strict=True)
-        if any(t.layout.halo)
+        if any(t.layout.halo) or not t.aligned
     ]
     if not swaps:
         return func

@@ -1,0 +1,322 @@
+"""From a graph to a program: kernels (each distinct one once), packed constants, one `main`.
+
+The order is: graph passes → layouts → for each node a kernel task, chosen by the strategy →
+memory plan → code generation. Tasks are hashable, so equal layers share a kernel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from edgeconv import codegen, memory, strategy
+from edgeconv.codegen import Operand, Step
+from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.graph.layout import (
+    Plan,
+    choose_layouts,
+    conv_layout,
+    conv_workload,
+    is_scheduled_conv,
+)
+from edgeconv.graph.pipeline import optimise
+from edgeconv.layout import Layout
+from edgeconv.operators.registry import Pattern
+from edgeconv.schedules import tensor_expr
+from edgeconv.schedules.tensor_expr import Tensor, TensorTask
+from edgeconv.targets import Device
+from edgeconv.workload import ConvTask
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one step of the program is: a row of `explain` and `profile`.
+
+    Attributes:
+        name: the layer (the last ONNX node it came from).
+        op: operator, or the kind of convolution.
+        workload: shapes, in the shape grammar for convolutions.
+        schedule, knobs, reason: the strategy's choice.
+        macs: multiply-accumulates.
+        bytes: bytes read and written at least once.
+        source: names of the ONNX nodes.
+    """
+
+    name: str
+    op: str
+    workload: str
+    schedule: str
+    knobs: str
+    reason: str
+    macs: int
+    bytes: int
+    source: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled network, before it becomes an artifact."""
+
+    library: Any  # tvm.runtime.Module with `main`
+    constants: np.ndarray  # uint8
+    workspace_bytes: int
+    inputs: tuple[tuple[str, tuple[int, ...], str], ...]
+    outputs: tuple[tuple[str, tuple[int, ...], str], ...]
+    layers: tuple[Layer, ...]
+    kernels: int
+
+
+@dataclass
+class _Call:
+    """A kernel call before offsets are known."""
+
+    kernel: str
+    operands: list[Value | int]  # a value, or the byte offset of a constant
+    layer: Layer
+
+
+class _Constants:
+    """The blob of constants; equal arrays are stored once."""
+
+    def __init__(self) -> None:
+        self.parts: list[np.ndarray] = []
+        self.size = 0
+        self._known: dict[bytes, int] = {}
+
+    def add(self, array: np.ndarray) -> int:
+        """Byte offset of the array in the blob."""
+        data = np.ascontiguousarray(array)
+        raw = data.reshape(-1).view(np.uint8)
+        digest = hashlib.blake2b(raw, digest_size=16).digest() + str(raw.size).encode()
+        if digest not in self._known:
+            self._known[digest] = self.size
+            self.parts.append(raw)
+            self.size += memory.aligned(raw.size)
+        return self._known[digest]
+
+    def blob(self) -> np.ndarray:
+        """All constants at their offsets."""
+        blob = np.zeros(self.size, np.uint8)
+        position = 0
+        for part in self.parts:
+            blob[position : position + part.size] = part
+            position += memory.aligned(part.size)
+        return blob
+
+
+class _Builder:
+    def __init__(self, graph: Graph, device: Device, progress: Callable[[str], None]) -> None:
+        self.graph, self.device, self.progress = graph, device, progress
+        self.constants = _Constants()
+        self.kernels: dict[Hashable, str] = {}
+        self.functions: dict[str, tirx.PrimFunc] = {}
+        self.calls: list[_Call] = []
+        self.plan = Plan()
+
+    def lower(self, *, generate: bool = True) -> None:
+        """Graph passes, layouts, and a kernel call for every node; kernels only if `generate`."""
+        self.progress("optimising the graph")
+        optimise(self.graph)
+        self.plan = choose_layouts(self.graph, self.device.lanes)
+        self.progress("scheduling kernels")
+        for node in self.graph.nodes:
+            if any(v in self.plan.aliases for v in node.outputs):
+                continue
+            if is_scheduled_conv(node):
+                self._convolution(node, generate)
+            else:
+                self._tensor_op(node, generate)
+
+    def _kernel(self, key: Hashable, name: str, make: Callable[[], tirx.PrimFunc] | None) -> str:
+        if key not in self.kernels:
+            symbol = f"{name}_{len(self.kernels)}"
+            self.kernels[key] = symbol
+            if make is not None:
+                self.functions[symbol] = codegen.with_pointer_parameters(make(), symbol)
+        return self.kernels[key]
+
+    def _convolution(self, node: Node, generate: bool) -> None:
+        conv, a, plan = conv_workload(node), node.attrs, self.plan
+        residual = None
+        if a.get("has_residual"):
+            residual = conv_layout(node.inputs[-1], plan)
+        task = ConvTask(
+            conv,
+            conv_layout(node.inputs[0], plan),
+            conv_layout(node.output, plan),
+            bool(a.get("has_bias")),
+            residual,
+            a.get("activation"),
+        )
+        choice = strategy.choose(task, self.device)
+        family, knobs = choice.family, choice.knobs
+        make = (lambda: family.build(task, knobs, self.device)) if generate else None
+        kernel = self._kernel((family.name, task, knobs), family.name, make)
+        weight = node.inputs[1].data
+        assert weight is not None
+        operands: list[Value | int] = [node.inputs[0]]
+        if generate:
+            operands.append(self.constants.add(family.pack_weights(task, knobs, weight)))
+            if task.bias:
+                bias = node.inputs[2].data
+                assert bias is not None
+                operands.append(self.constants.add(family.pack_bias(task, knobs, bias)))
+        if residual is not None:
+            operands.append(node.inputs[-1])
+        operands.append(node.output)
+        moved = sum(v.size for v in node.inputs) + node.output.size
+        text = str(conv)
+        for extra in (["+residual"] * (residual is not None)) + (
+            [f"+{task.activation[0]}"] if task.activation else []
+        ):
+            text += f" {extra}"
+        layer = Layer(
+            node.source[0] if node.source else node.name,
+            conv.kind,
+            text,
+            family.name,
+            choice.knobs_text,
+            choice.reason,
+            conv.macs,
+            4 * moved,
+            node.source,
+        )
+        self.calls.append(_Call(kernel, operands, layer))
+
+    def _tensor_op(self, node: Node, generate: bool) -> None:
+        plan = self.plan
+        external = set(self.graph.inputs)
+        tensors = [
+            Tensor(v.shape, v.dtype, plan.layouts[v], plan.root(v) not in external)
+            for v in node.inputs
+        ]
+        outs = [Tensor(v.shape, v.dtype, plan.layouts[v]) for v in node.outputs]
+        blocked = tensor_expr.runs_blocked(node.op, node.attrs, tensors, outs[0])
+        elementwise = tensor_expr.pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE
+        operands: list[Value | int] = []
+        for i, value in enumerate(node.inputs):
+            data = value.data
+            if data is None:
+                operands.append(value)
+                continue
+            if blocked and elementwise:
+                tensors[i], data = _block_constant(tensors[i], data, outs[0].layout.block)
+            operands.append(self.constants.add(data))
+        operands.extend(node.outputs)
+        task = TensorTask(
+            node.op, tuple(sorted(node.attrs.items())), tuple(tensors), tuple(outs)
+        )
+        title = node.attrs["body"].title if node.op == "fused" else node.op
+        make = (lambda: tensor_expr.build(task, self.device)) if generate else None
+        kernel = self._kernel(task, "".join(c if c.isalnum() else "_" for c in title), make)
+        shapes = ", ".join("x".join(map(str, v.shape)) or "scalar" for v in node.inputs)
+        result = ", ".join("x".join(map(str, v.shape)) or "scalar" for v in node.outputs)
+        moved = [*node.inputs, *node.outputs]
+        where = "channel blocks" if blocked else "row-major or views"
+        layer = Layer(
+            node.source[0] if node.source else node.name,
+            title,
+            f"{shapes} -> {result}",
+            "tensor_expression",
+            "",
+            f"scheduled by rule; {where}",
+            0,
+            sum(v.size * np.dtype(v.dtype).itemsize for v in moved),
+            node.source,
+        )
+        self.calls.append(_Call(kernel, operands, layer))
+
+    def place(self) -> tuple[list[Step], int]:
+        """Steps with final addresses, and the size of the workspace."""
+        plan = self.plan
+        inputs = {v: i for i, v in enumerate(self.graph.inputs)}
+        outputs = {plan.root(v): i for i, v in enumerate(self.graph.outputs)}
+        lives: dict[Value, list[int]] = {}
+        for number, call in enumerate(self.calls):
+            for operand in call.operands:
+                if isinstance(operand, Value):
+                    lives.setdefault(plan.root(operand), []).append(number)
+        stored = [v for v in lives if v not in inputs and v not in outputs]
+        offsets, total = memory.plan([_request(v, plan.layouts[v], lives[v]) for v in stored])
+        offset_of = dict(zip(stored, offsets, strict=True))
+
+        def locate(operand: Value | int) -> Operand:
+            if isinstance(operand, int):
+                return Operand("constants", 0, operand)
+            root = plan.root(operand)
+            if root in inputs:
+                return Operand("input", inputs[root], 0)
+            if root in outputs:
+                return Operand("output", outputs[root], 0)
+            return Operand("workspace", 0, offset_of[root])
+
+        steps = [
+            Step(c.kernel, tuple(locate(o) for o in c.operands), c.layer.name) for c in self.calls
+        ]
+        return steps, total
+
+
+def _request(value: Value, layout: Layout, steps: list[int]) -> memory.Request:
+    size = layout.elements(value.shape) * np.dtype(value.dtype).itemsize
+    rim = (layout.buffer_shape(value.shape), layout.halo) if any(layout.halo) else None
+    return memory.Request(size, min(steps), max(steps), rim)
+
+
+def _block_constant(tensor: Tensor, data: np.ndarray, block: int) -> tuple[Tensor, np.ndarray]:
+    """A constant operand of a blocked elementwise kernel, stored in blocks too if it has channels."""
+    shape = (1,) * (4 - data.ndim) + data.shape
+    n, c, h, w = shape
+    if c == 1:
+        return tensor, data
+    chunks = -(-c // block)
+    padded = np.ones((n, chunks * block, h, w), data.dtype)
+    padded[:, :c] = data.reshape(shape)
+    packed = padded.reshape(n, chunks, block, h, w).transpose(0, 1, 3, 4, 2)
+    return Tensor(shape, tensor.dtype, Layout(block)), np.ascontiguousarray(packed)
+
+
+def describe(graph: Graph, device: Device) -> tuple[Layer, ...]:
+    """What each layer becomes, without generating code. The graph is changed."""
+    builder = _Builder(graph, device, lambda _: None)
+    builder.lower(generate=False)
+    return tuple(call.layer for call in builder.calls)
+
+
+def build(
+    graph: Graph,
+    device: Device,
+    threads: int,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Program:
+    """Compile the graph (which is changed) for `threads` threads of the device.
+
+    Raises:
+        BuildError: code generation failed.
+    """
+    inputs = tuple((v.name, v.shape, v.dtype) for v in graph.inputs)
+    names = [v.name for v in graph.outputs]
+    builder = _Builder(graph, dataclasses.replace(device, cores=threads), progress)
+    builder.lower()
+    steps, workspace = builder.place()
+    outputs = tuple(
+        (name, v.shape, v.dtype) for name, v in zip(names, graph.outputs, strict=True)
+    )
+    progress(f"generating code for {len(builder.functions)} kernels")
+    constants = builder.constants
+    main = codegen.main_function(graph.inputs, graph.outputs, constants.size, workspace, steps)
+    library = codegen.build({**builder.functions, "main": main}, device.tvm_target(threads))
+    return Program(
+        library,
+        constants.blob(),
+        workspace,
+        inputs,
+        outputs,
+        tuple(c.layer for c in builder.calls),
+        len(builder.functions),
+    )

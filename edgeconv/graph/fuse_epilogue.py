@@ -1,0 +1,56 @@
+"""Let a convolution add its residual and apply its activation while the results are in registers."""
+
+from __future__ import annotations
+
+from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.operators import registry
+
+
+def fuse_epilogue(graph: Graph) -> int:
+    """Fuse every `add` of an equal-shaped tensor, then a unary operator, into the convolution before it."""
+    count = 0
+    while _fuse_one(graph):
+        count += 1
+    return count
+
+
+def _fuse_one(graph: Graph) -> bool:
+    producers, consumers = graph.producers(), graph.consumers()
+    position = {n: i for i, n in enumerate(graph.nodes)}
+
+    def convolution(value: Value) -> Node | None:
+        node = producers.get(value)
+        if node is None or node.op != "conv2d" or node.attrs.get("activation") is not None:
+            return None
+        private = len(consumers.get(value, [])) == 1 and value not in graph.outputs
+        return node if private and value.dtype == "float32" else None
+
+    for node in graph.nodes:
+        if node.op == "add" and len(node.inputs) == 2:
+            # the later producer takes the add, so that its other operand exists already
+            pairs = [(node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])]
+            pairs.sort(key=lambda p: -position.get(producers.get(p[0]), -1))  # type: ignore[arg-type]
+            for value, other in pairs:
+                conv = convolution(value)
+                if conv is None or conv.attrs.get("has_residual"):
+                    continue
+                ready = other.is_constant or position.get(producers.get(other), -1) < position[conv]  # type: ignore[arg-type]
+                if other.shape == value.shape and other is not value and ready and not other.is_constant:
+                    conv.inputs.append(other)
+                    conv.attrs["has_residual"] = True
+                    _absorb(graph, conv, node)
+                    return True
+        elif len(node.inputs) == 1 and registry.get(node.op).scalar is not None:
+            conv = convolution(node.inputs[0])
+            if conv is not None:
+                conv.attrs["activation"] = (node.op, tuple(sorted(node.attrs.items())))
+                _absorb(graph, conv, node)
+                return True
+    return False
+
+
+def _absorb(graph: Graph, conv: Node, node: Node) -> None:
+    """Let `conv` produce what `node` did."""
+    conv.outputs = node.outputs
+    conv.source = (*conv.source, *node.source)
+    graph.nodes.remove(node)

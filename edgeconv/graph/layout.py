@@ -1,0 +1,208 @@
+"""Choose the physical layout of every value, and insert the few copies that remain.
+
+Convolutions want channels in blocks of the vector width (NCHW{L}c) with a halo as wide as their padding;
+pooling, elementwise and other operators follow their operands. A copy appears only where a convolution
+reads a value nobody can write in its layout: a graph input, or the row-major result of another operator.
+First layers (few channels) read NCHW.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
+from edgeconv.operators.registry import Pattern, get
+from edgeconv.workload import Conv2d
+
+FEW_CHANNELS = 4  # up to here a dense convolution reads NCHW: blocks would be mostly padding
+SMALLEST_BLOCK = 4
+
+
+@dataclass
+class Plan:
+    """Layouts of all values, and which values share the storage of another."""
+
+    layouts: dict[Value, Layout] = field(default_factory=dict)
+    aliases: dict[Value, Value] = field(default_factory=dict)
+
+    def root(self, value: Value) -> Value:
+        """The value whose storage `value` uses."""
+        while value in self.aliases:
+            value = self.aliases[value]
+        return value
+
+
+def conv_workload(node: Node) -> Conv2d:
+    """The workload of a conv2d node."""
+    n, c, h, w = node.inputs[0].shape
+    k, _, r, s = node.inputs[1].shape
+    a = node.attrs
+    return Conv2d(n, c, h, w, k, (r, s), a["stride"], a["padding"], a["dilation"], a["groups"])
+
+
+def is_scheduled_conv(node: Node) -> bool:
+    """True for convolutions the schedule families take: float32, with constant weights and bias."""
+    if node.op != "conv2d" or node.output.dtype != "float32":
+        return False
+    last = -1 if node.attrs.get("has_residual") else len(node.inputs)
+    return all(v.is_constant for v in node.inputs[1:last])
+
+
+def block_for(channels: int, lanes: int) -> int:
+    """Channels per block: the vector width, less where a value has fewer channels."""
+    block = SMALLEST_BLOCK
+    while block < lanes and block < channels:
+        block *= 2
+    return min(block, lanes) if lanes >= SMALLEST_BLOCK else lanes
+
+
+def choose_layouts(graph: Graph, lanes: int) -> Plan:
+    """Decide all layouts; inserts `copy` nodes into the graph."""
+    plan = Plan()
+    for value in graph.inputs:
+        plan.layouts[value] = PLAIN
+    consumers = graph.consumers()
+    nodes: list[Node] = []
+    copies: dict[tuple[Value, int], Value] = {}
+    for node in list(graph.nodes):
+        for value in node.inputs:
+            if value.is_constant:
+                plan.layouts.setdefault(value, PLAIN)
+        if is_scheduled_conv(node):
+            wanted = _conv_input_block(node, plan, lanes)
+            key = (node.inputs[0], wanted)
+            if not _readable(plan, node, wanted):
+                if key not in copies:
+                    copies[key] = _copy(graph, node.inputs[0], nodes)
+                    plan.layouts[copies[key]] = Layout(wanted)
+                node.inputs[0] = copies[key]
+            plan.layouts[node.output] = _conv_output(node, consumers, lanes)
+        else:
+            _place(node, plan, consumers, lanes)
+        nodes.append(node)
+    graph.nodes = nodes
+    _widen_halos(graph, plan)
+    _plain_outputs(graph, plan)
+    return plan
+
+
+def conv_layout(value: Value, plan: Plan) -> Layout:
+    """A value's layout as a convolution sees it: row-major is NCHW, or NHWC where maps are single pixels."""
+    layout = plan.layouts[value]
+    if not layout.is_plain:
+        return layout
+    return Layout(value.shape[1]) if value.shape[2:] == (1, 1) else Layout(1)
+
+
+def _is_image(value: Value) -> bool:
+    return len(value.shape) == 4 and value.shape[2:] != (1, 1)
+
+
+def _copy(graph: Graph, value: Value, nodes: list[Node]) -> Value:
+    copy = graph.make("copy", [value], name=f"{value.name}.layout")
+    nodes.append(copy)
+    return copy.output
+
+
+def _conv_input_block(node: Node, plan: Plan, lanes: int) -> int:
+    """Block of the input a convolution wants."""
+    value = node.inputs[0]
+    layout = plan.layouts[value]
+    if not layout.is_plain:
+        return layout.block
+    channels = value.shape[1]
+    if value.shape[2:] == (1, 1):
+        return channels
+    few = channels <= FEW_CHANNELS and node.attrs["groups"] == 1
+    return 1 if few else block_for(channels, lanes)
+
+
+def _readable(plan: Plan, node: Node, block: int) -> bool:
+    """Whether the convolution can read its input where it lies, given that halos can still grow."""
+    value = node.inputs[0]
+    layout = plan.layouts[value]
+    if not layout.is_plain:
+        return plan.root(value) is value or not any(node.attrs["padding"])
+    if any(node.attrs["padding"]):
+        return False
+    return block == 1 or value.shape[2:] == (1, 1)
+
+
+def _conv_output(node: Node, consumers: dict[Value, list[Node]], lanes: int) -> Layout:
+    value = node.output
+    if any(reader.op == "rows" for reader in consumers.get(value, [])):
+        return Layout(value.shape[1])
+    return Layout(block_for(value.shape[1], lanes)) if _is_image(value) else PLAIN
+
+
+def _place(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: int) -> None:
+    """Layout and storage of the outputs of anything but a scheduled convolution."""
+    if _alias(node, plan):
+        return
+    blocked = [v for v in node.inputs if plan.layouts[v].block > 1]
+    for value in node.outputs:
+        plan.layouts[value] = PLAIN
+        if not _is_image(value) or value.dtype != "float32":
+            continue
+        block = block_for(value.shape[1], lanes)
+        wanted = any(is_scheduled_conv(r) and r.inputs[0] is value for r in consumers.get(value, []))
+        follows = bool(blocked) and (
+            get(node.op).pattern is not Pattern.OPAQUE or node.op in ("max_pool2d", "avg_pool2d")
+        )
+        if follows and node.op not in ("transpose", "reshape"):
+            plan.layouts[value] = Layout(block)
+        elif wanted and get(node.op).pattern in (Pattern.ELEMENTWISE, Pattern.INJECTIVE):
+            few = value.shape[1] <= FEW_CHANNELS
+            plan.layouts[value] = Layout(1 if few else block)
+
+
+def _alias(node: Node, plan: Plan) -> bool:
+    """Let a node that moves nothing share its input's storage."""
+    if node.op not in ("reshape", "pixels", "rows"):
+        return False
+    x, out = node.inputs[0], node.output
+    layout = plan.layouts[x]
+    if node.op == "rows":
+        if layout.block != x.shape[1] or any(layout.halo):
+            return False
+        plan.layouts[out] = PLAIN
+    elif not layout.is_plain or x.is_constant:
+        return False
+    else:
+        plan.layouts[out] = Layout(out.shape[1]) if node.op == "pixels" else PLAIN
+    plan.aliases[out] = x
+    return True
+
+
+def _widen_halos(graph: Graph, plan: Plan) -> None:
+    """Give every value the widest padding its convolutions want as a halo."""
+    for node in graph.nodes:
+        if not is_scheduled_conv(node) or not any(node.attrs["padding"]):
+            continue
+        value = node.inputs[0]
+        layout = plan.layouts[value]
+        plan.layouts[value] = layout.with_halo(_union([layout.halo, node.attrs["padding"]]))
+
+
+def _union(halos: Iterable[Halo]) -> Halo:
+    sides = [max(side) for side in zip(*halos, strict=True)]
+    return (sides[0], sides[1], sides[2], sides[3]) if sides else NO_HALO
+
+
+def _plain_outputs(graph: Graph, plan: Plan) -> None:
+    """Graph outputs are row-major, each in storage of its own, and made by a kernel."""
+    made = {v for n in graph.nodes for v in n.outputs}
+    taken: set[Value] = set()
+    for index, value in enumerate(graph.outputs):
+        plan.layouts.setdefault(value, PLAIN)
+        root = plan.root(value)
+        direct = plan.layouts[value].is_plain and plan.layouts[root].is_plain
+        if direct and root in made and root not in taken and root.size == value.size:
+            taken.add(root)
+            continue
+        copy = graph.add("copy", [value], name=f"{value.name}.output").output
+        plan.layouts[copy] = PLAIN
+        graph.outputs[index] = copy
+        taken.add(copy)

@@ -1,0 +1,29 @@
+"""The graph passes, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgeconv.graph.dense_to_conv import dense_to_conv
+from edgeconv.graph.fold_scale import fold_scale
+from edgeconv.graph.fuse_epilogue import fuse_epilogue
+from edgeconv.graph.fuse_injective import fuse_injective
+from edgeconv.graph.ir import Graph
+from edgeconv.graph.recognise_activation import recognise_activation
+from edgeconv.graph.simplify import simplify
+
+PASSES: tuple[tuple[str, Callable[[Graph], int]], ...] = (
+    ("recognise activations", recognise_activation),
+    ("fold scale and shift", fold_scale),
+    ("dense layers as 1x1 convolutions", dense_to_conv),
+    ("simplify", simplify),
+    ("fold scale and shift", fold_scale),
+    ("fuse epilogues", fuse_epilogue),
+    ("fuse elementwise chains", fuse_injective),
+)
+
+
+def optimise(graph: Graph) -> list[tuple[str, int]]:
+    """Run all passes; returns each pass's name and how often it fired."""
+    graph.prune()
+    return [(title, run(graph)) for title, run in PASSES]

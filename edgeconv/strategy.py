@@ -1,0 +1,60 @@
+"""For this convolution on this device: which schedule, with which knobs, and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgeconv.errors import BuildError
+from edgeconv.schedules import FAMILIES, Family
+from edgeconv.targets import Device
+from edgeconv.workload import ConvTask
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A decision of the strategy.
+
+    Attributes:
+        family: the schedule.
+        knobs: its settings.
+        reason: one sentence for `edgeconv explain`.
+        refused: families that cannot take the task, with their reasons.
+    """
+
+    family: Family
+    knobs: Any
+    reason: str
+    refused: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def knobs_text(self) -> str:
+        """The knobs as "name=value" words."""
+        return " ".join(f"{k}={v}" for k, v in asdict(self.knobs).items())
+
+
+def choose(task: ConvTask, device: Device) -> Choice:
+    """The supporting family and knobs with the least estimated cycles.
+
+    Raises:
+        BuildError: no family supports the task (a bug: Grouped Spatial Pack takes all).
+    """
+    best: tuple[float, Family, Any] | None = None
+    refused = []
+    for family in FAMILIES:
+        mismatch = family.supports(task, device)
+        if mismatch is not None:
+            refused.append((family.name, mismatch.reason))
+            continue
+        knobs = family.default_knobs(task, device)
+        cycles = family.estimate(task, knobs, device)
+        if best is None or cycles < best[0]:
+            best = (cycles, family, knobs)
+    if best is None:
+        reasons = "; ".join(f"{name}: {why}" for name, why in refused)
+        raise BuildError(f"no schedule for {task.conv}: {reasons}")
+    cycles, family, knobs = best
+    peak = task.conv.macs / (device.lanes * device.fma_ports)
+    share = min(1.0, peak / cycles) if cycles else 0.0
+    reason = f"default knobs; estimated {cycles:,.0f} cycles, {share:.0%} of the multiply-add peak"
+    return Choice(family, knobs, reason, tuple(refused))
