@@ -209,9 +209,7 @@ class _Builder:
                 tensors[i], data = _block_constant(tensors[i], data, outs[0].layout.block)
             operands.append(self.constants.add(data))
         operands.extend(node.outputs)
-        task = TensorTask(
-            node.op, tuple(sorted(node.attrs.items())), tuple(tensors), tuple(outs)
-        )
+        task = TensorTask(node.op, tuple(sorted(node.attrs.items())), tuple(tensors), tuple(outs))
         title = node.attrs["body"].title if node.op == "fused" else node.op
         make = (lambda: tensor_expr.build(task, self.device)) if generate else None
         kernel = self._kernel(task, "".join(c if c.isalnum() else "_" for c in title), make)
@@ -281,9 +279,9 @@ def _block_constant(tensor: Tensor, data: np.ndarray, block: int) -> tuple[Tenso
     return Tensor(shape, tensor.dtype, Layout(block)), np.ascontiguousarray(packed)
 
 
-def describe(graph: Graph, device: Device) -> tuple[Layer, ...]:
+def describe(graph: Graph, device: Device, threads: int) -> tuple[Layer, ...]:
     """What each layer becomes, without generating code. The graph is changed."""
-    builder = _Builder(graph, device, lambda _: None)
+    builder = _Builder(graph, dataclasses.replace(device, cores=threads), lambda _: None)
     builder.lower(generate=False)
     return tuple(call.layer for call in builder.calls)
 
@@ -304,9 +302,7 @@ def build(
     builder = _Builder(graph, dataclasses.replace(device, cores=threads), progress)
     builder.lower()
     steps, workspace = builder.place()
-    outputs = tuple(
-        (name, v.shape, v.dtype) for name, v in zip(names, graph.outputs, strict=True)
-    )
+    outputs = tuple((name, v.shape, v.dtype) for name, v in zip(names, graph.outputs, strict=True))
     progress(f"generating code for {len(builder.functions)} kernels")
     constants = builder.constants
     main = codegen.main_function(graph.inputs, graph.outputs, constants.size, workspace, steps)

@@ -49,9 +49,7 @@ def with_pointer_parameters(func: tirx.PrimFunc, name: str) -> tirx.PrimFunc:
     ]
     declarations = [tirx.DeclBuffer(b, data=p) for b, p in zip(func.params, params, strict=True)]
     body = tirx.SeqStmt([*declarations, root.body])
-    block = SBlock(
-        [], [], [], root.name_hint, body, None, root.alloc_buffers, [], root.annotations
-    )
+    block = SBlock([], [], [], root.name_hint, body, None, root.alloc_buffers, [], root.annotations)
     realize = SBlockRealize([], tirx.IntImm("bool", 1), block)
     return (
         tirx.PrimFunc(params, realize)
@@ -88,7 +86,9 @@ def main_function(
             last = T.arg("last", tirx.Var("last", "int32"))
             for number, step in enumerate(steps):
                 with T.If(tirx.all(first <= number, last > number)), T.Then():
-                    T.evaluate(tirx.call_cpacked(step.kernel, *(_address(bases, o) for o in step.operands)))
+                    T.evaluate(
+                        tirx.call_cpacked(step.kernel, *(_address(bases, o) for o in step.operands))
+                    )
     return builder.get()
 
 
@@ -123,7 +123,9 @@ def build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> Any
     Raises:
         BuildError: TVM or LLVM refused a kernel.
     """
-    module = tvm.IRModule({tvm.ir.GlobalVar(n): f.with_attr("global_symbol", n) for n, f in functions.items()})
+    module = tvm.IRModule(
+        {tvm.ir.GlobalVar(n): f.with_attr("global_symbol", n) for n, f in functions.items()}
+    )
     try:
         return tvm.tirx.build(module, target=target, pipeline="edgeconv")
     except Exception as error:

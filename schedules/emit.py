@@ -65,7 +65,9 @@ def interior_buffer(
 def loops(**extents: int) -> Iterator[Any]:
     """Nested serial loops, named; yields their variables in order (one: the variable itself)."""
     with T.grid(*extents.values()) as variables:
-        found = list(variables) if isinstance(variables, (list, tuple, tvm.ir.Array)) else [variables]
+        found = (
+            list(variables) if isinstance(variables, (list, tuple, tvm.ir.Array)) else [variables]
+        )
         for name, variable in zip(extents, found, strict=True):
             IRBuilder.name(name, variable)
         yield found if len(found) > 1 else found[0]

@@ -29,14 +29,14 @@ from typing import Any
 
 import numpy as np
 from tvm import tirx
-from tvm.tirx import Ramp
 from tvm.s_tir import Schedule
+from tvm.tirx import Ramp
 
 from edgeconv.operators.convolution import apply_activation
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import Mismatch, ceil_div, minimum, tile_start
 from edgeconv.targets import Device
-from edgeconv.workload import Conv2d, ConvTask
+from edgeconv.workload import ConvTask
 
 FMA_LATENCY = 4  # cycles; Zen 2–5, Skylake–Golden Cove and Cortex-A72–A78 all take 4
 LOADS_PER_CYCLE = 2
@@ -106,8 +106,9 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     for vectors in vector_counts:
         if mode == "permute":
             spare = registers // 2  # the other half holds pixels, their permutes and weights
-        else:  # weights of two taps are live at once when kw is unrolled
-            spare = registers - vectors * min(conv.kernel_size[1], 2) - 2
+        else:  # LLVM keeps the weights of several unrolled taps live if there are registers to spare
+            taps = min(conv.kernel_size[1], 3 if registers > 16 else 1)
+            spare = registers - vectors * taps - 2
         for rows in range(1, min(6, conv.out_height) + 1):
             for columns in range(1, min(registers, conv.out_width) + 1):
                 tile = rows * columns * vectors

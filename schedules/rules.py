@@ -14,7 +14,6 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import Schedule
 
-
 from edgeconv.targets import Device
 
 PARALLEL_WORK = 1 << 14  # elements; below it a parallel region costs more than it saves
@@ -137,7 +136,9 @@ def _schedule_sum(
     lanes = device.lanes
     inner = _extent(sch, spatial[-1]) if spatial else 1
     if inner >= 4:  # partial results of neighbouring outputs fill a vector
-        width = next(v for v in (lanes * 4, lanes * 2, lanes, inner) if inner % v == 0 or v == inner)
+        width = next(
+            v for v in (lanes * 4, lanes * 2, lanes, inner) if inner % v == 0 or v == inner
+        )
         width = min(width, lanes * 4)
         if inner % width or width > lanes * 4:
             width = 1

@@ -22,7 +22,6 @@ from edgeconv.schedules import emit, rules
 from edgeconv.targets import Device
 
 
-
 @dataclass(frozen=True)
 class Tensor:
     """Shape, type and layout of an operand; `aligned` is False for buffers a caller provides."""

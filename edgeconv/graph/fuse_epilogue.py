@@ -35,7 +35,12 @@ def _fuse_one(graph: Graph) -> bool:
                 if conv is None or conv.attrs.get("has_residual"):
                     continue
                 ready = other.is_constant or position.get(producers.get(other), -1) < position[conv]  # type: ignore[arg-type]
-                if other.shape == value.shape and other is not value and ready and not other.is_constant:
+                if (
+                    other.shape == value.shape
+                    and other is not value
+                    and ready
+                    and not other.is_constant
+                ):
                     conv.inputs.append(other)
                     conv.attrs["has_residual"] = True
                     _absorb(graph, conv, node)

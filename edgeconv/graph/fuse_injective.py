@@ -74,4 +74,6 @@ def _merge(first: Node, second: Node) -> Node:
             local.append(len(inputs) + len(steps) - 1)
         number[node.output] = len(inputs) + len(steps) - 1
     body = FusedBody(len(inputs), tuple(steps))
-    return Node(second.name, "fused", inputs, second.outputs, {"body": body}, first.source + second.source)
+    return Node(
+        second.name, "fused", inputs, second.outputs, {"body": body}, first.source + second.source
+    )

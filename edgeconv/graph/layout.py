@@ -147,7 +147,9 @@ def _place(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: in
         if not _is_image(value) or value.dtype != "float32":
             continue
         block = block_for(value.shape[1], lanes)
-        wanted = any(is_scheduled_conv(r) and r.inputs[0] is value for r in consumers.get(value, []))
+        wanted = any(
+            is_scheduled_conv(r) and r.inputs[0] is value for r in consumers.get(value, [])
+        )
         follows = bool(blocked) and (
             get(node.op).pattern is not Pattern.OPAQUE or node.op in ("max_pool2d", "avg_pool2d")
         )

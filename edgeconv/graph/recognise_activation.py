@@ -24,7 +24,9 @@ def recognise_activation(graph: Graph) -> int:
             if gate.op == "hard_sigmoid" and not _is_swish_gate(gate.attrs):
                 continue
             op = _GATES[gate.op]
-            graph.nodes[index] = Node(node.name, op, [x], node.outputs, {}, gate.source + node.source)
+            graph.nodes[index] = Node(
+                node.name, op, [x], node.outputs, {}, gate.source + node.source
+            )
             count += 1
             break
     graph.prune()

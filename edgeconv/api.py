@@ -1,0 +1,125 @@
+"""The public functions; `edgeconv` re-exports them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import onnx
+
+from edgeconv import artifact, build, targets
+from edgeconv.errors import TargetError
+from edgeconv.graph.ir import Graph
+from edgeconv.importer import import_model, read_model
+from edgeconv.runtime import Model
+from edgeconv.targets import Device
+from edgeconv.version import __version__
+
+Source = str | os.PathLike[str] | bytes | onnx.ModelProto
+
+
+def compile(
+    model: Source,
+    target: str | os.PathLike[str] | Device = "host",
+    *,
+    threads: int | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Model:
+    """Compile an ONNX network for a CPU and load it.
+
+    Args:
+        model: path, serialised bytes or a ModelProto.
+        target: "host", the name of a device (`edgeconv targets`), a TOML file, or a Device.
+        threads: threads to compile for; default: all cores of the target.
+        input_shapes: fixes dynamic inputs, for example {"input": (1, 3, 224, 224)}.
+        progress: called with a short text at each stage.
+
+    Returns:
+        A model that runs here; compile for another machine with `compile_artifact`.
+
+    Raises:
+        ModelError: the file is malformed, or its shapes are not fixed.
+        UnsupportedOperator: it needs operators edgeconv lacks; all of them are named.
+        TargetError, ArtifactError: the target is unknown, or not this machine.
+        BuildError: code generation failed.
+    """
+    return Model(
+        compile_artifact(
+            model, target, threads=threads, input_shapes=input_shapes, progress=progress
+        )
+    )
+
+
+def compile_artifact(
+    model: Source,
+    target: str | os.PathLike[str] | Device = "host",
+    *,
+    threads: int | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> artifact.Artifact:
+    """Like `compile`, for any target: the result is saved, and loaded on the device."""
+    report = progress or (lambda _: None)
+    device = resolve_target(target)
+    count = device.cores if threads is None else threads
+    device.tvm_target(count)  # refuses a bad number of threads before any work is done
+    report("reading the model")
+    proto = read_model(model)
+    graph = import_model(proto, input_shapes)
+    program = build.build(graph, device, count, report)
+    digest = hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
+    name = _name(model, proto)
+    return artifact.from_program(program, name, device, count, digest, __version__)
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Open a model saved with `Model.save`.
+
+    Raises:
+        ArtifactError: missing, damaged, of another format, or for another CPU.
+    """
+    return Model(artifact.read(path))
+
+
+def explain(
+    model: Source,
+    target: str | os.PathLike[str] | Device = "host",
+    *,
+    threads: int | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> tuple[build.Layer, ...]:
+    """What each layer becomes on the target, with which knobs, and why; nothing is compiled.
+
+    Raises:
+        The errors of `compile`.
+    """
+    device = resolve_target(target)
+    graph = import_graph(model, input_shapes)
+    return build.describe(graph, device, device.cores if threads is None else threads)
+
+
+def import_graph(model: Source, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
+    """The network as the compiler sees it, before any optimisation."""
+    return import_model(read_model(model), input_shapes)
+
+
+def resolve_target(target: str | os.PathLike[str] | Device) -> Device:
+    """The device a target names.
+
+    Raises:
+        TargetError: unknown name, or a faulty TOML file.
+    """
+    if isinstance(target, Device):
+        return target
+    if not isinstance(target, (str, os.PathLike)):
+        raise TargetError(f"a target is a name, a TOML file or a Device, not {target!r}")
+    return targets.load(target)
+
+
+def _name(model: Source, proto: onnx.ModelProto) -> str:
+    if isinstance(model, (str, os.PathLike)):
+        return Path(model).stem
+    return proto.graph.name or "model"

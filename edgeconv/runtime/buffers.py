@@ -1,0 +1,51 @@
+"""Aligned arrays, and arrays from whatever a caller has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgeconv.artifact import TensorSpec
+from edgeconv.errors import InputError
+
+ALIGNMENT = 64  # bytes; kernels assume it of everything but inputs
+
+
+def aligned(shape: tuple[int, ...], dtype: str, *, zero: bool = False) -> np.ndarray:
+    """An array whose data starts at a multiple of 64 bytes; uninitialised unless `zero`."""
+    kind = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    raw = (np.zeros if zero else np.empty)(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size].view(kind).reshape(shape)
+
+
+def as_array(value: Any, spec: TensorSpec) -> np.ndarray:
+    """`value` (numpy, or any DLPack tensor on the CPU) as a contiguous array; no copy if it can be helped.
+
+    Raises:
+        InputError: it does not fit the input's shape or type.
+    """
+    if isinstance(value, np.ndarray):
+        array = value
+    elif hasattr(value, "__dlpack__"):
+        try:
+            array = np.from_dlpack(value)
+        except Exception as error:  # each framework raises its own kind
+            raise InputError(f"input '{spec.name}': can't read the tensor: {error}") from error
+    else:
+        array = np.asarray(value)
+        if array.dtype.kind in "fiub" and array.dtype != spec.dtype:
+            array = array.astype(spec.dtype)  # lists and numbers have no type of their own
+    if array.shape != spec.shape:
+        raise InputError(
+            f"input '{spec.name}' has shape {list(array.shape)}, the model wants {list(spec.shape)}"
+        )
+    if array.dtype != spec.dtype:
+        raise InputError(
+            f"input '{spec.name}' is {array.dtype}, the model wants {spec.dtype}; convert it first"
+        )
+    if not array.flags.c_contiguous or not array.flags.writeable or not array.dtype.isnative:
+        array = np.array(array, dtype=spec.dtype, order="C")  # DLPack can't express these
+    return array
