@@ -18,6 +18,8 @@ class Conv2d:
         kernel_size, stride, dilation: (vertical, horizontal).
         padding: zeros added (top, left, bottom, right).
         groups: input and output channels are cut into this many independent groups.
+        input_shuffle: the input's channels are read shuffled in this many groups (ShuffleNet):
+            channel c of the convolution is channel (c % s)·(C/s) + c // s of the data.
     """
 
     batch: int
@@ -30,6 +32,7 @@ class Conv2d:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    input_shuffle: int = 1
 
     @cached_property
     def out_height(self) -> int:
@@ -90,10 +93,11 @@ class Conv2d:
         """The one shape grammar: 64x56x56 -> 64, k3x3 s1x1 p1,1,1,1 d1x1 g8."""
         batch = f"{self.batch}*" if self.batch > 1 else ""
         pads = ",".join(map(str, self.padding))
+        shuffle = f" shuffle{self.input_shuffle}" if self.input_shuffle > 1 else ""
         return (
             f"{batch}{self.in_channels}x{self.height}x{self.width}->{self.out_channels} "
             f"k{self.kernel_size[0]}x{self.kernel_size[1]} s{self.stride[0]}x{self.stride[1]} "
-            f"p{pads} d{self.dilation[0]}x{self.dilation[1]} g{self.groups}"
+            f"p{pads} d{self.dilation[0]}x{self.dilation[1]} g{self.groups}{shuffle}"
         )
 
 

@@ -32,7 +32,7 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.tirx import Ramp
 
-from edgeconv.operators.convolution import apply_activation
+from edgeconv.operators.convolution import apply_activation, shuffled
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import Mismatch, ceil_div, minimum, tile_start
 from edgeconv.targets import Device
@@ -89,6 +89,7 @@ def can_permute(task: ConvTask, lanes: int) -> bool:
     width = conv.out_channels_per_group
     return (
         conv.groups > 1
+        and conv.input_shuffle == 1
         and width == conv.in_channels_per_group
         and lanes % width == 0
         and task.data.block == task.out.block
@@ -168,7 +169,8 @@ class Space:
             self.groups_per_window = max(self.groups_per_window, high - low)
         self.window = self.groups_per_window * self.cpg  # input channels a tile reads
         block = task.data.block
-        self.aligned = self.window % block == 0 and (conv.groups == 1 or self.cpg % block == 0)
+        aligned = self.window % block == 0 and (conv.groups == 1 or self.cpg % block == 0)
+        self.aligned = aligned and conv.input_shuffle == 1
         self.chunks = self.window // block if self.aligned else 1
         self.chunk = block if self.aligned else self.window
 
@@ -206,7 +208,8 @@ class Space:
         block, group = self.task.data.block, self.first_group(tile)
         if self.aligned:
             return group * (self.cpg // block) + cc, ci
-        channel = group * self.cpg + ci
+        conv = self.conv
+        channel = shuffled(group * self.cpg + ci, conv.in_channels, conv.input_shuffle)
         return channel // block, channel % block
 
     def out_channel(self, vector: Any, lane: Any) -> tuple[Any, Any]:

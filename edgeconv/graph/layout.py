@@ -3,6 +3,7 @@
 Convolutions want channels in blocks of the vector width (NCHW{L}c) with a halo as wide as their padding;
 pooling, elementwise and other operators follow their operands. A copy appears only where a convolution
 reads a value nobody can write in its layout: a graph input, or the row-major result of another operator.
+A residual lies in the blocks of the output it is added to.
 First layers (few channels) read NCHW.
 """
 
@@ -39,7 +40,8 @@ def conv_workload(node: Node) -> Conv2d:
     n, c, h, w = node.inputs[0].shape
     k, _, r, s = node.inputs[1].shape
     a = node.attrs
-    return Conv2d(n, c, h, w, k, (r, s), a["stride"], a["padding"], a["dilation"], a["groups"])
+    window = (a["stride"], a["padding"], a["dilation"])
+    return Conv2d(n, c, h, w, k, (r, s), *window, a["groups"], a.get("input_shuffle", 1))
 
 
 def is_scheduled_conv(node: Node) -> bool:
@@ -66,19 +68,27 @@ def choose_layouts(graph: Graph, lanes: int) -> Plan:
     consumers = graph.consumers()
     nodes: list[Node] = []
     copies: dict[tuple[Value, int], Value] = {}
+
+    def copied(value: Value, block: int) -> Value:
+        key = (value, block)
+        if key not in copies:
+            copies[key] = _copy(graph, value, nodes)
+            plan.layouts[copies[key]] = Layout(block)
+        return copies[key]
+
     for node in list(graph.nodes):
         for value in node.inputs:
             if value.is_constant:
                 plan.layouts.setdefault(value, PLAIN)
         if is_scheduled_conv(node):
             wanted = _conv_input_block(node, plan, lanes)
-            key = (node.inputs[0], wanted)
             if not _readable(plan, node, wanted):
-                if key not in copies:
-                    copies[key] = _copy(graph, node.inputs[0], nodes)
-                    plan.layouts[copies[key]] = Layout(wanted)
-                node.inputs[0] = copies[key]
+                node.inputs[0] = copied(node.inputs[0], wanted)
             plan.layouts[node.output] = _conv_output(node, consumers, lanes)
+            block = conv_layout(node.output, plan).block
+            if node.attrs.get("has_residual"):
+                if conv_layout(node.inputs[-1], plan).block != block:
+                    node.inputs[-1] = copied(node.inputs[-1], block)
         else:
             _place(node, plan, consumers, lanes)
         nodes.append(node)

@@ -10,6 +10,7 @@ from edgeconv.graph.fuse_epilogue import fuse_epilogue
 from edgeconv.graph.fuse_injective import fuse_injective
 from edgeconv.graph.ir import Graph
 from edgeconv.graph.recognise_activation import recognise_activation
+from edgeconv.graph.fold_shuffle import fold_shuffle
 from edgeconv.graph.simplify import simplify
 
 PASSES: tuple[tuple[str, Callable[[Graph], int]], ...] = (
@@ -19,6 +20,7 @@ PASSES: tuple[tuple[str, Callable[[Graph], int]], ...] = (
     ("simplify", simplify),
     ("fold scale and shift", fold_scale),
     ("fuse epilogues", fuse_epilogue),
+    ("fold channel shuffles", fold_shuffle),
     ("fuse elementwise chains", fuse_injective),
 )
 

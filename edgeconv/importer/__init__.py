@@ -1,4 +1,4 @@
-"""From ONNX files to checked models (`reading`) and graphs of edgeconv's operators (`importing`)."""
+"""From ONNX files to checked models (`reading`) and to graphs of operators (`importing`)."""
 
 from edgeconv.importer.importing import import_model
 from edgeconv.importer.reading import read_model

@@ -21,7 +21,14 @@ _TABLE: dict[str, Converter] = {}
 
 
 class Refusal(Exception):
-    """A converter's reason for not supporting a node; the importer collects them all."""
+    """A converter's reason for not supporting a node; the importer collects them all.
+
+    `needs` is a value that would have to be a constant, if that is the reason.
+    """
+
+    def __init__(self, reason: str, needs: Value | None = None) -> None:
+        super().__init__(reason)
+        self.needs = needs
 
 
 def converts(*op_types: str) -> Callable[[Converter], Converter]:
@@ -68,10 +75,10 @@ class NodeContext:
         return self.inputs[index] if index < len(self.inputs) else None
 
     def array(self, index: int, what: str) -> np.ndarray:
-        """Operand `index` as an array known at compile time; Refusal if it is computed at run time."""
+        """Operand `index` as an array; Refusal if it is not known at compile time."""
         value = self.input(index)
         if value.data is None:
-            raise Refusal(f"{what} must be a constant, but is computed at run time")
+            raise Refusal(f"{what} must be a constant, but is computed at run time", value)
         return value.data
 
     def optional_array(self, index: int, what: str) -> np.ndarray | None:

@@ -163,3 +163,14 @@ def cast(node: NodeContext) -> Value:
 def cast_like(node: NodeContext) -> Value:
     """The element type of the second input."""
     return node.cast(node.input(0), node.input(1).dtype)
+
+
+@converts("BitCast")
+def bit_cast(node: NodeContext) -> Value:
+    """The same bits as another element type of the same width."""
+    x, dtype = node.input(0), dtype_name(node, node.attr("to"))
+    if np.dtype(dtype).itemsize != np.dtype(x.dtype).itemsize:
+        raise node.refuse(f"{x.dtype} and {dtype} differ in width")
+    if "bool" in (x.dtype, dtype):
+        return node.cast(x, dtype)
+    return x if dtype == x.dtype else node.emit("bit_cast", [x], to=dtype)

@@ -75,13 +75,13 @@ def scatter_nd(node: NodeContext) -> Value:
     return node.emit("scatter_nd", inputs, reduction=reduction)
 
 
-@converts("CumSum")
-def cumulative_sum(node: NodeContext) -> Value:
-    """Running sums."""
+@converts("CumSum", "CumProd")
+def cumulative(node: NodeContext) -> Value:
+    """Running sums or products."""
     x = node.input(0)
     axis = normalised(int(node.array(1, "the axis").reshape(-1)[0]), len(x.shape))
     return node.emit(
-        "cumulative_sum",
+        "cumulative_sum" if node.op_type == "CumSum" else "cumulative_product",
         [x],
         axis=axis,
         exclusive=bool(node.attr("exclusive", 0)),
@@ -111,16 +111,6 @@ def trilu(node: NodeContext) -> Value:
     return node.emit("trilu", [node.input(0)], k=k, upper=bool(node.attr("upper", 1)))
 
 
-@converts("EyeLike")
-def eye_like(node: NodeContext) -> Value:
-    """Ones on a diagonal."""
-    from edgeconv.importer.convert_elementwise import dtype_name
-
-    x, code = node.input(0), node.attr("dtype")
-    dtype = x.dtype if code is None else dtype_name(node, code)
-    return node.constant(np.eye(*x.shape, k=int(node.attr("k", 0)), dtype=dtype))
-
-
 @converts("OneHot")
 def one_hot(node: NodeContext) -> Value:
     """Rows of a two-valued identity matrix."""
@@ -140,3 +130,19 @@ def one_hot(node: NodeContext) -> Value:
     hit = node.emit("equal", [spread, places])
     off, on = (cut(node, values, [i], [1]) for i in range(2))
     return node.emit("where", [hit, node.reshape(on, ()), node.reshape(off, ())])
+
+
+@converts("ReverseSequence")
+def reverse_sequence(node: NodeContext) -> Value:
+    """The first lengths[b] steps of each batch entry in reverse order."""
+    x = node.input(0)
+    lengths = node.array(1, "the sequence lengths").astype(np.int64)
+    batch, time = int(node.attr("batch_axis", 1)), int(node.attr("time_axis", 0))
+    steps = np.arange(x.shape[time])
+    table = np.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
+    table = table if batch < time else table.T
+    index = np.broadcast_to(
+        table.reshape([d if a in (batch, time) else 1 for a, d in enumerate(x.shape)]), x.shape
+    )
+    places = node.constant(index.astype(np.int32))
+    return node.emit("gather_elements", [x, places], axis=time)

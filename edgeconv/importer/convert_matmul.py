@@ -117,9 +117,32 @@ def _spelled_out(
         right = ("..." if "..." in "".join(terms) else "") + "".join(
             sorted(c for c in set(plain) if plain.count(c) == 1)
         )
-    if any(len(set(t)) < len(t) for t in result):
-        raise node.refuse("a letter stands twice in one operand")
+    for index, term in enumerate(result):
+        for letter in sorted({c for c in term if term.count(c) > 1}):
+            operands[index], term = _diagonal(node, operands[index], term, letter)
+        result[index] = term
     return result, right.replace("...", dots)
+
+
+def _diagonal(node: NodeContext, x: Value, term: str, letter: str) -> tuple[Value, str]:
+    """x with the axes of `letter` replaced by one: its elements of equal indices."""
+    own = [i for i, c in enumerate(term) if c == letter]
+    rest = [i for i, c in enumerate(term) if c != letter]
+    size = x.shape[own[0]]
+    if any(x.shape[i] != size for i in own):
+        raise ShapeError(f"index '{letter}' has different sizes in one operand")
+    moved = node.apply("transpose", [x], perm=(*rest, *own))
+    lead = tuple(x.shape[i] for i in rest)
+    flat = node.reshape(moved, (*lead, size ** len(own)))
+    step = sum(size**i for i in range(len(own)))
+    taken = node.emit(
+        "slice",
+        [flat],
+        begin=(0,) * (len(lead) + 1),
+        size=(*lead, size),
+        step=(*[1] * len(lead), step),
+    )
+    return taken, "".join(term[i] for i in rest) + letter
 
 
 def _contracted(node: NodeContext, value: Value, letters: str, right: str) -> Value:

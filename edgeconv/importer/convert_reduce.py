@@ -52,7 +52,7 @@ _AXES_INPUT_SINCE = {"ReduceSum": 13}
 
 @converts(*_SIMPLE, *_OTHERS)
 def reduce(node: NodeContext) -> Value:
-    """Over some axes or all; over none with noop_with_empty_axes; a constant if nothing is there."""
+    """Over some axes or all; over none with noop_with_empty_axes; a constant for empty tensors."""
     x = node.input(0)
     rank = len(x.shape)
     axes = axes_of(node, rank, _AXES_INPUT_SINCE.get(node.op_type, 18))

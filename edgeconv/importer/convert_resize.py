@@ -77,13 +77,13 @@ def resize(node: NodeContext) -> Value:
     roi = None
     if settings.coordinates == "tf_crop_and_resize":
         roi = node.array(1, "the region of interest").reshape(2, len(axes))
-    scales = node.optional_array(2, "the scales")
+    factors = node.optional_array(2, "the scales")
     sizes = node.optional_array(3, "the sizes")
     if sizes is not None and sizes.size:
         policy = node.attr("keep_aspect_ratio_policy", "stretch")
         plans = _from_sizes(x, axes, [int(s) for s in sizes], policy, roi)
-    elif scales is not None and scales.size:
-        plans = _from_scales(x, axes, scales, roi)
+    elif factors is not None and factors.size:
+        plans = _from_scales(x, axes, factors, roi)
     else:
         raise ShapeError("neither scales nor sizes are given")
     return _resized(node, x, plans, settings)
@@ -231,3 +231,16 @@ def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
     return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+
+
+@converts("GridSample")
+def grid_sample(node: NodeContext) -> Value:
+    """Samples at free places; modes got new names in opset 20."""
+    mode = node.attr("mode", "linear")
+    return node.emit(
+        "grid_sample",
+        [node.input(0), node.input(1)],
+        mode={"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode),
+        padding_mode=node.attr("padding_mode", "zeros"),
+        align_corners=bool(node.attr("align_corners", 0)),
+    )

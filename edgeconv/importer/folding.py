@@ -17,15 +17,15 @@ logger = logging.getLogger(__name__)
 MAX_ELEMENTS = 2**29
 """Elements of one folded result, 2 GiB in float32."""
 
-_RANDOM = frozenset(
-    ("Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike")
-    + ("RandomUniform", "RandomUniformLike")
+_RANDOM = (
+    *("Bernoulli", "Dropout", "Multinomial"),
+    *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
 )
-# have converters that treat constants as well, or better than numpy does
-_NOT_HERE = frozenset(("Loop", "Scan", "If", "SequenceMap", "BatchNormalization"))
-_DTYPES = frozenset(
-    ("bool", "float16", "float32", "float64")
-    + ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+# these have converters that take constants as well
+_NOT_HERE = ("BatchNormalization", "If", "Loop", "Scan", "SequenceMap")
+_DTYPES = (
+    *("bool", "float16", "float32", "float64"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
 
 
@@ -83,7 +83,7 @@ def _result_size(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None]) -> i
         factor = math.prod(max(int(d), 1) for d in arrays[1])
         return factor if node.op_type == "Expand" else factor * arrays[0].size
     if node.op_type == "Range" and len(arrays) == 3:
-        start, limit, delta = (float(a) for a in arrays)
+        start, limit, delta = (float(a.reshape(-1)[0]) for a in arrays)
         return int(abs((limit - start) / delta)) if delta else 0
     if node.op_type in ("Resize", "Upsample", "Pad"):
         return MAX_ELEMENTS + 1 if any(a.size > 2**24 for a in arrays) else 0

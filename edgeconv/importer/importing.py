@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 
 from edgeconv.errors import ModelError, Unsupported, UnsupportedOperator
 from edgeconv.graph.ir import Graph, Value
 from edgeconv.importer import (
     context,
     convert_activation,
+    convert_constant,
     convert_conv,
     convert_elementwise,
     convert_gather,
@@ -35,6 +37,7 @@ _DOMAINS = ("", "ai.onnx")
 
 CONVERTERS = (  # importing them fills the table of `context`
     convert_activation,
+    convert_constant,
     convert_conv,
     convert_elementwise,
     convert_gather,
@@ -86,12 +89,22 @@ def import_model(
     return importer.graph
 
 
+class NeedsConstants(UnsupportedOperator):
+    """Operands that must be known at compile time depend on some of the model's inputs."""
+
+    def __init__(self, items: list[Unsupported], inputs: frozenset[str]) -> None:
+        super().__init__(items)
+        self.inputs = inputs
+
+
 class _Importer:
     """The graph under construction, and what could not be converted."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.unsupported: list[Unsupported] = []
+        self.needed: list[Value] = []
+        self.odd: dict[str, str] = {}  # constants of unsupported element types
 
     def reserve(self, proto: onnx.GraphProto) -> None:
         """Keep the model's own names for the values that carry them."""
@@ -102,7 +115,10 @@ class _Importer:
 
     def constant(self, name: str, data: np.ndarray) -> Value | None:
         """A constant, or None if its element type is unknown to edgeconv."""
-        return self.graph.constant(name, data) if supported_dtype(str(data.dtype)) else None
+        if supported_dtype(str(data.dtype)):
+            return self.graph.constant(name, data)
+        self.odd[name] = str(data.dtype)
+        return None
 
     def initialisers(self, proto: onnx.GraphProto, env: Environment) -> None:
         """Put the weights of a graph into `env`."""
@@ -135,6 +151,11 @@ class _Importer:
             if unknown:
                 if not _known(node, opset):
                     raise context.Refusal("not implemented")
+                for name in node.input:
+                    if name in self.odd:
+                        raise context.Refusal(
+                            f"input '{name}': element type {self.odd[name]} is not supported"
+                        )
                 return None
             if node.op_type == "If" and node.domain in _DOMAINS:
                 return self._branch(node, inputs, env, opset)
@@ -142,6 +163,7 @@ class _Importer:
         except context.Refusal as refusal:
             operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
             self.unsupported.append(Unsupported(label, operator, opset, str(refusal)))
+            self.needed += [] if refusal.needs is None else [refusal.needs]
             return None
         except ModelError as error:
             if f"'{label}'" in str(error):
@@ -178,14 +200,16 @@ class _Importer:
         opset: int,
     ) -> Sequence[Value | None]:
         """Convert the nodes an operator is defined by."""
-        env: Environment = dict(zip(body.inputs, [*inputs, *[None] * len(body.inputs)]))
+        env: Environment = dict(
+            zip(body.inputs, [*inputs, *[None] * len(body.inputs)], strict=False)
+        )
         before = len(self.unsupported)
         self.walk(body.nodes, env, body.opset)
         failed = self.unsupported[before:]
         if failed:
             del self.unsupported[before:]
             reasons = "; ".join(dict.fromkeys(f"{f.operator}: {f.reason}" for f in failed))
-            raise context.Refusal(f"its definition uses {reasons}")
+            raise context.Refusal(f"its definition uses {reasons}", *self.needed[-1:])
         return [env.get(name) for name in body.outputs]
 
     def _branch(
@@ -198,7 +222,7 @@ class _Importer:
         """The taken branch of an If whose condition is known."""
         condition = inputs[0]
         if condition is None or condition.data is None:
-            raise context.Refusal("the condition is computed at run time")
+            raise context.Refusal("the condition is computed at run time", condition)
         wanted = "then_branch" if bool(condition.data.reshape(-1)[0]) else "else_branch"
         branch: Any = next(a.g for a in node.attribute if a.name == wanted)
         inner = dict(env)
@@ -206,9 +230,24 @@ class _Importer:
         self.walk(branch.node, inner, opset)
         return [inner.get(o.name) for o in branch.output]
 
+    def sources(self, values: Iterable[Value]) -> frozenset[str]:
+        """The graph inputs that `values` are computed from."""
+        producers = self.graph.producers()
+        seen: set[Value] = set()
+        pending = list(values)
+        while pending:
+            value = pending.pop()
+            if value not in seen:
+                seen.add(value)
+                pending += producers[value].inputs if value in producers else []
+        return frozenset(v.name for v in self.graph.inputs if v in seen)
+
     def finish(self, proto: onnx.GraphProto, env: Environment) -> None:
         """Name the outputs, and drop what they don't need."""
         if self.unsupported:
+            inputs = self.sources(self.needed)
+            if inputs:
+                raise NeedsConstants(self.unsupported, inputs)
             raise UnsupportedOperator(self.unsupported)
         graph = self.graph
         produced = {v for n in graph.nodes for v in n.outputs}

@@ -25,7 +25,7 @@ def resolve_inputs(
     A dimension that has a name in the model takes the same size everywhere.
 
     Raises:
-        InputError: `input_shapes` names no input, contradicts the model, or leaves a dimension open.
+        InputError: `input_shapes` names no input, contradicts the model, or leaves a size open.
         ModelError: an input is not a tensor of a type edgeconv computes with.
     """
     initialisers = {t.name for t in graph.initializer}

@@ -79,7 +79,7 @@ def window(node: NodeContext, spatial: Sequence[int], kernel: Sequence[int]) -> 
 def same_padding(
     spatial: Sequence[int], kernel: Ints, stride: Ints, dilation: Ints, *, lower: bool
 ) -> Ints:
-    """Padding for ceil(size / stride) outputs; the odd one goes to the end, or begin with `lower`."""
+    """Padding for ceil(size / stride) outputs; the odd one at the end, or begin with `lower`."""
     begins, ends = [], []
     for size, k, s, d in zip(spatial, kernel, stride, dilation, strict=True):
         total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)

@@ -1,4 +1,4 @@
-"""What operators compute, as tensor expressions in ONNX's layouts; how they run is `schedules`' matter.
+"""What operators compute, as tensor expressions in ONNX's layouts; `schedules` decide how they run.
 
 Importing this package fills the table of `registry`.
 """
@@ -8,12 +8,15 @@ from edgeconv.operators import (  # noqa: F401
     convolution,
     convolution_nd,
     elementwise,
+    fused,
     gathering,
+    internal,
     matmul,
     normalization,
     pooling,
     reduce,
     resize,
+    sampling,
     shape,
     unary_math,
 )

@@ -21,8 +21,9 @@ def conv2d(
     has_bias: bool = False,
     has_residual: bool = False,
     activation: tuple[str, tuple[tuple[str, Any], ...]] | None = None,
+    input_shuffle: int = 1,
 ) -> te.Tensor:
-    """activation(convolution + bias + residual).
+    """activation(convolution of the shuffled input + bias + residual); see `channel_shuffle`.
 
     x: [N, C, H, W]; weight: [K, C/groups, R, S]; bias: [K]; residual: [N, K, OH, OW];
     padding is (top, left, bottom, right); activation is a unary operator's (name, attributes).
@@ -41,7 +42,7 @@ def conv2d(
         (n, c, h + top + bottom, w + left + right),
         lambda b, i, y, z: tirx.if_then_else(
             tirx.all(y >= top, y < top + h, z >= left, z < left + w),
-            x[b, i, y - top, z - left],
+            x[b, shuffled(i, c, input_shuffle), y - top, z - left],
             tirx.const(0, str(x.dtype)),
         ),
         name="padded",
@@ -76,6 +77,22 @@ def conv2d(
         return apply_activation(value, activation)
 
     return te.compute(out.shape, finish, name="epilogue")
+
+
+def shuffled(channel: Any, channels: int, groups: int) -> Any:
+    """The channel that stands at `channel` after a shuffle in `groups` groups; ints or expressions."""
+    return channel % groups * (channels // groups) + channel // groups if groups > 1 else channel
+
+
+@operator("channel_shuffle", Pattern.INJECTIVE)
+def channel_shuffle(x: te.Tensor, *, groups: int) -> te.Tensor:
+    """x [N, C, H, W] with its channels read as [groups, C/groups] and transposed (ShuffleNet)."""
+    channels = int(x.shape[1])
+    if channels % groups:
+        raise ShapeError(f"{channels} channels cannot be shuffled in {groups} groups")
+    return te.compute(
+        x.shape, lambda n, c, h, w: x[n, shuffled(c, channels, groups), h, w], name="shuffle"
+    )
 
 
 def apply_activation(value: Any, activation: tuple[str, tuple[tuple[str, Any], ...]] | None) -> Any:

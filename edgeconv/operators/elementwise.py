@@ -111,9 +111,13 @@ def softsign(x: Any) -> Any:
 @unary("mish")
 def mish(x: Any) -> Any:
     """x · tanh(log(1 + e^x)), with one exponential."""
-    e = vm.exp(tirx.min(x, _const(10, x)))  # above 10, tanh(softplus(x)) rounds to one
-    n = e * (e + _const(2, x))
-    return x * (n / (n + _const(2, x)))
+    two = _const(2, x)
+
+    def ratio(e: Any) -> Any:
+        return vm.bind(e * (e + two), lambda n: n / (n + two))
+
+    # above 10, tanh(log(1 + e^x)) rounds to one
+    return x * vm.bind(vm.exp(tirx.min(x, _const(10, x))), ratio)
 
 
 @unary("thresholded_relu")

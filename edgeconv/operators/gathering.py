@@ -9,6 +9,7 @@ from typing import Any
 from tvm import te, tirx, topi
 
 from edgeconv.operators.broadcasting import static_shape
+from edgeconv.operators.reduce import product
 from edgeconv.operators.registry import Pattern, ShapeError, operator
 
 
@@ -107,9 +108,9 @@ def _unflatten(place: Any, shape: Sequence[int]) -> list[Any]:
     return index
 
 
-@operator("cumulative_sum", Pattern.OPAQUE)
-def cumulative_sum(x: te.Tensor, *, axis: int, exclusive: bool, reverse: bool) -> te.Tensor:
-    """Sums of the elements before (in reverse: behind) each one along `axis`; quadratic in its size."""
+def _cumulative(
+    x: te.Tensor, axis: int, exclusive: bool, reverse: bool, reduce: Any, neutral: int
+) -> te.Tensor:
     inner = te.reduce_axis((0, static_shape(x)[axis]), "r")
 
     def element(*at: Any) -> Any:
@@ -119,9 +120,21 @@ def cumulative_sum(x: te.Tensor, *, axis: int, exclusive: bool, reverse: bool) -
         else:
             taken = inner < here if exclusive else inner <= here
         value = x(*at[:axis], inner, *at[axis + 1 :])
-        return te.sum(tirx.Select(taken, value, tirx.const(0, str(x.dtype))), axis=inner)
+        return reduce([inner], tirx.Select(taken, value, tirx.const(neutral, str(x.dtype))))
 
-    return te.compute(x.shape, element, name="cumulative_sum")
+    return te.compute(x.shape, element, name="cumulative")
+
+
+@operator("cumulative_sum", Pattern.OPAQUE)
+def cumulative_sum(x: te.Tensor, *, axis: int, exclusive: bool, reverse: bool) -> te.Tensor:
+    """Sums of the elements before (in reverse: behind) each along `axis`; quadratic in its size."""
+    return _cumulative(x, axis, exclusive, reverse, lambda a, v: te.sum(v, axis=a), 0)
+
+
+@operator("cumulative_product", Pattern.OPAQUE)
+def cumulative_product(x: te.Tensor, *, axis: int, exclusive: bool, reverse: bool) -> te.Tensor:
+    """Like `cumulative_sum`, with products."""
+    return _cumulative(x, axis, exclusive, reverse, product, 1)
 
 
 @operator("top_k", Pattern.OPAQUE)

@@ -1,7 +1,8 @@
 """Pooling over windows of the axes behind N and C, for any number of them.
 
-Attributes, in ONNX's order of axes: kernel, stride, dilation (one entry a spatial axis), padding (all
-begins, then all ends: top, left, bottom, right in 2-D). A ceiling in the output size has become padding.
+Attributes, in ONNX's order of axes: kernel, stride, dilation (one entry a spatial axis), padding
+(all begins, then all ends: top, left, bottom, right in 2-D; a ceiling in the output size has become
+padding).
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def _max_pool(
 def _avg_pool(
     x: te.Tensor, *, kernel: Ints, stride: Ints, dilation: Ints, padding: Ints, divisor: str
 ) -> te.Tensor:
-    """The mean of each window; `divisor`: "full" windows, or only the "valid" part without padding."""
+    """The mean of each window; `divisor`: "full" windows, or the "valid" part without padding."""
     dtype = str(x.dtype)
     shape, axes, element = _window(x, kernel, stride, dilation, padding, tirx.const(0, dtype))
     total = te.compute(shape, lambda *i: te.sum(element(*i), axis=axes), name="total")

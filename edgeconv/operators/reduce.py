@@ -12,7 +12,8 @@ from edgeconv.operators.broadcasting import static_shape
 from edgeconv.operators.registry import Pattern, operator
 
 
-def _product(axis: Any, value: Any) -> Any:
+def product(axis: Any, value: Any) -> Any:
+    """The product of `value` over reduction axes."""
     reducer = te.comm_reducer(lambda a, b: a * b, lambda t: tirx.const(1, t), name="product")
     return reducer(value, axis=axis)
 
@@ -21,7 +22,7 @@ _REDUCERS: dict[str, Callable[[Any, Any], Any]] = {
     "reduce_sum": lambda axis, value: te.sum(value, axis=axis),
     "reduce_max": lambda axis, value: te.max(value, axis=axis),
     "reduce_min": lambda axis, value: te.min(value, axis=axis),
-    "reduce_prod": _product,
+    "reduce_prod": product,
 }
 
 

@@ -60,9 +60,9 @@ def concat(*tensors: te.Tensor, axis: int) -> te.Tensor:
             )
         return value
 
-    shape = list(first)
-    shape[axis] = sum(s[axis] for s in shapes)
-    return te.compute(shape, element, name="concat")
+    out = list(first)
+    out[axis] = sum(s[axis] for s in shapes)
+    return te.compute(out, element, name="concat")
 
 
 @operator("slice", Pattern.INJECTIVE)

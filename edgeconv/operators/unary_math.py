@@ -8,6 +8,7 @@ from typing import Any
 from tvm import tirx
 
 from edgeconv.operators import vector_math as vm
+from edgeconv.operators import vector_trigonometry as vt
 from edgeconv.operators.registry import unary
 
 
@@ -27,14 +28,14 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "sin": tirx.sin,
     "cos": tirx.cos,
     "tan": lambda x: tirx.sin(x) / tirx.cos(x),
-    "asin": vm.asin,
-    "acos": vm.acos,
-    "atan": vm.atan,
-    "sinh": vm.sinh,
-    "cosh": vm.cosh,
-    "asinh": vm.asinh,
-    "acosh": vm.acosh,
-    "atanh": vm.atanh,
+    "asin": vt.asin,
+    "acos": vt.acos,
+    "atan": vt.atan,
+    "sinh": vt.sinh,
+    "cosh": vt.cosh,
+    "asinh": vt.asinh,
+    "acosh": vt.acosh,
+    "atanh": vt.atanh,
     "sqrt": tirx.sqrt,
     "floor": tirx.floor,
     "ceil": tirx.ceil,
@@ -44,7 +45,7 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "negative": lambda x: _const(0, x) - x if not is_float(vm.dtype_of(x)) else x * _const(-1, x),
     "not": lambda x: tirx.Not(x),
     "bitwise_not": lambda x: ~x,
-    "is_nan": lambda x: x != x,
+    "is_nan": tirx.isnan,
 }
 for _name, _function in _FUNCTIONS.items():
     unary(_name)(_function)
@@ -78,6 +79,12 @@ def is_inf(x: Any, *, negative: bool, positive: bool) -> Any:
     if negative and positive:
         return tirx.Or(above, below)
     return above if positive else below if negative else tirx.And(above, below)
+
+
+@unary("bit_cast")
+def bit_cast(x: Any, *, to: str) -> Any:
+    """The bits of x as another element type of the same width."""
+    return tirx.reinterpret(to, x)
 
 
 @unary("cast")

@@ -1,8 +1,8 @@
 """Transcendental functions of float32 as arithmetic, so that they vectorise.
 
-LLVM turns `exp` of a vector into one library call a lane; these polynomials stay in vector registers.
-Coefficients of exp, log, asin and atan: Cephes mathematical library (S. Moshier), single precision,
-error ≤ 2 ulp; of tanh and erf: TVM's `topi.fast_tanh` and `topi.fast_erf`, error ≤ 8 ulp.
+LLVM turns `exp` of a vector into one library call a lane; these polynomials stay in registers.
+Coefficients of exp and log: Cephes mathematical library (S. Moshier), single precision, error ≤ 2
+ulp; of tanh and erf: TVM's `topi.fast_tanh` and `topi.fast_erf`, error ≤ 8 ulp.
 float16 is computed in float32; other types use the library's functions.
 """
 
@@ -39,9 +39,6 @@ _ERF = (
         *(-7.37332916720468e-3, -1.42647390514189e-2),
     ),
 )
-_ASIN = (4.2163199048e-2, 2.4181311049e-2, 4.5470025998e-2, 7.4953002686e-2, 1.6666752422e-1)
-_ATAN = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1)
-_PI = 3.14159265358979324
 
 
 def dtype_of(x: Any) -> str:
@@ -54,7 +51,7 @@ def is_float32(x: Any) -> bool:
     return dtype_of(x) == "float32"
 
 
-def _in_float32(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def in_float32(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """`fn`, with float16 arguments computed in float32."""
 
     @functools.wraps(fn)
@@ -66,96 +63,139 @@ def _in_float32(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return wrapped
 
 
-def _horner(coefficients: tuple[float, ...], x: Any) -> Any:
+def horner(coefficients: tuple[float, ...], x: Any) -> Any:
+    """The polynomial with these coefficients, highest power first."""
     total = tirx.const(coefficients[0], dtype_of(x))
     for c in coefficients[1:]:
         total = total * x + tirx.const(c, dtype_of(x))
     return total
 
 
-def _const(value: float, x: Any) -> Any:
+def const(value: float, x: Any) -> Any:
+    """A constant of the element type of x."""
     return tirx.const(value, dtype_of(x))
 
 
-def _library(name: str, x: Any) -> Any:
+def library(name: str, x: Any) -> Any:
     """The C library's function of a float64 (or, with the suffix f, float32)."""
     suffix = "f" if is_float32(x) else ""
     return tirx.call_pure_extern(dtype_of(x), name + suffix, x)
 
 
+def bind(value: Any, body: Callable[[Any], Any]) -> Any:
+    """body(value) with `value` computed once: expressions are trees, and double with each use."""
+    if isinstance(value, (tirx.Var, tirx.IntImm, tirx.FloatImm)):
+        return body(value)
+    name = tirx.Var("t", dtype_of(value))
+    return tirx.Let(name, value, body(name))
+
+
+def shared(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`fn` with its argument bound."""
+
+    @functools.wraps(fn)
+    def wrapped(x: Any) -> Any:
+        return bind(x, fn)
+
+    return wrapped
+
+
+@shared
 def absolute(x: Any) -> Any:
     """|x| of a float."""
-    return tirx.Select(x < _const(0, x), _const(0, x) - x, x)
+    return tirx.Select(x < const(0, x), const(0, x) - x, x)
 
 
-@_in_float32
+@in_float32
+@shared
 def exp(x: Any) -> Any:
     """e^x; 0 below -87.34, infinity above 88.72, NaN for NaN."""
     if not is_float32(x):
         return tirx.exp(x)
     inside = tirx.max(tirx.min(x, _EXP_MAX), _EXP_MIN)
-    n = tirx.floor(inside * _LOG2E + 0.5)
-    r = inside - n * _LN2_HIGH - n * _LN2_LOW
-    y = _horner(_EXP, r) * r * r + r + 1.0
-    # 2^n in two factors, because 2^128 is not a float32
-    half = tirx.Cast("int32", n * 0.5)
-    rest = tirx.Cast("int32", n) - half
-    y = y * _power_of_two(half) * _power_of_two(rest)
+
+    def scaled(y: Any, n: Any) -> Any:
+        # 2^n in two factors, because 2^128 is not a float32
+        whole = tirx.Cast("int32", n)
+        return bind(whole >> 1, lambda h: y * _power_of_two(h) * _power_of_two(whole - h))
+
+    y = _reduced(inside, lambda n, r: scaled(horner(_EXP, r) * r * r + r + 1.0, n))
     y = tirx.Select(x > _EXP_MAX, tirx.const(float("inf"), "float32"), y)
     y = tirx.Select(x < _EXP_MIN, tirx.const(0.0, "float32"), y)
-    return tirx.Select(x != x, x, y)
+    return tirx.Select(tirx.isnan(x), x, y)
+
+
+def _reduced(x: Any, body: Callable[[Any, Any], Any]) -> Any:
+    """body(n, r) for x = n·ln 2 + r with a whole n and |r| ≤ ln 2 / 2."""
+
+    def with_n(x: Any, n: Any) -> Any:
+        return bind(x - n * _LN2_HIGH - n * _LN2_LOW, lambda r: body(n, r))
+
+    return bind(x, lambda x: bind(tirx.floor(x * _LOG2E + 0.5), lambda n: with_n(x, n)))
 
 
 def _power_of_two(n: Any) -> Any:
     return tirx.reinterpret("float32", (n + 127) << 23)
 
 
-@_in_float32
+@in_float32
+@shared
 def expm1(x: Any) -> Any:
     """e^x - 1 without cancellation near 0; -1 below -87.34, infinity above 88.02."""
     if not is_float32(x):
-        return _library("expm1", x)
+        return library("expm1", x)
     inside = tirx.max(tirx.min(x, 88.02969), _EXP_MIN)
-    n = tirx.floor(inside * _LOG2E + 0.5)
-    r = inside - n * _LN2_HIGH - n * _LN2_LOW
-    scale = _power_of_two(tirx.Cast("int32", n))
-    y = (_horner(_EXP, r) * r * r + r) * scale + (scale - 1.0)
+
+    def scaled(n: Any, r: Any) -> Any:
+        scale = _power_of_two(tirx.Cast("int32", n))
+        return bind(scale, lambda k: (horner(_EXP, r) * r * r + r) * k + (k - 1.0))
+
+    y = _reduced(inside, scaled)
     y = tirx.Select(x > 88.02969, tirx.const(float("inf"), "float32"), y)
-    return tirx.Select(x != x, x, y)
+    return tirx.Select(tirx.isnan(x), x, y)
 
 
-@_in_float32
+@in_float32
+@shared
 def log(x: Any) -> Any:
     """Natural logarithm; -infinity for 0, NaN below."""
     if not is_float32(x):
         return tirx.log(x)
     tiny = x < 1.17549435e-38  # subnormals have no exponent of their own
+    zero, one = tirx.const(0.0, "float32"), tirx.const(1.0, "float32")
+
+    def parts(bits: Any) -> Any:
+        exponent = (bits >> 23) - tirx.Select(tiny, tirx.const(149, "int32"), 126)
+        mantissa = tirx.reinterpret("float32", (bits & 0x7FFFFF) | 0x3F000000)
+        return bind(mantissa, lambda m: from_parts(tirx.Cast("float32", exponent), m))
+
+    def from_parts(exponent: Any, m: Any) -> Any:
+        e = exponent - tirx.Select(m < 0.70710678, one, zero)
+        z = m + tirx.Select(m < 0.70710678, m, zero) - 1.0
+        return bind(e, lambda e: bind(z, lambda z: polynomial(e, z)))
+
+    def polynomial(e: Any, z: Any) -> Any:
+        y = horner(_LOG, z) * z * (z * z) + e * _LN2_LOW - z * z * 0.5
+        return z + y + e * _LN2_HIGH
+
     bits = tirx.reinterpret("int32", tirx.Select(tiny, x * 8388608.0, x))
-    exponent = (bits >> 23) - tirx.Select(tiny, tirx.const(149, "int32"), tirx.const(126, "int32"))
-    mantissa = tirx.reinterpret("float32", (bits & 0x7FFFFF) | 0x3F000000)
-    small = mantissa < 0.70710678
-    e = tirx.Cast("float32", exponent) - tirx.Select(
-        small, tirx.const(1.0, "float32"), tirx.const(0.0, "float32")
-    )
-    z = tirx.Select(small, mantissa + mantissa, mantissa) - 1.0
-    zz = z * z
-    y = _horner(_LOG, z) * z * zz + e * _LN2_LOW - zz * 0.5
-    y = z + y + e * _LN2_HIGH
+    y = bind(bits, parts)
     y = tirx.Select(x > 3.4028234e38, x, y)
     y = tirx.Select(x == 0.0, tirx.const(float("-inf"), "float32"), y)
     return tirx.Select(x >= 0.0, y, tirx.const(float("nan"), "float32"))
 
 
-@_in_float32
+@in_float32
+@shared
 def log1p(x: Any) -> Any:
     """log(1 + x) without cancellation near 0, for finite x > -1."""
     if not is_float32(x):
-        return _library("log1p", x)
-    u = x + 1.0
-    return log(u) + (x - (u - 1.0)) / u
+        return library("log1p", x)
+    return bind(x + 1.0, lambda u: log(u) + (x - (u - 1.0)) / u)
 
 
-@_in_float32
+@in_float32
+@shared
 def tanh(x: Any) -> Any:
     """Hyperbolic tangent."""
     if not is_float32(x):
@@ -163,110 +203,31 @@ def tanh(x: Any) -> Any:
     return _odd_rational(x, _TANH, 7.90531110763549805)
 
 
-@_in_float32
+@in_float32
+@shared
 def erf(x: Any) -> Any:
     """Error function."""
     if not is_float32(x):
-        return _library("erf", x)
+        return library("erf", x)
     return _odd_rational(x, _ERF, 4.0)
 
 
 def _odd_rational(x: Any, ratio: tuple[tuple[float, ...], tuple[float, ...]], bound: float) -> Any:
-    inside = tirx.max(tirx.min(x, _const(bound, x)), _const(-bound, x))
-    square = inside * inside
-    y = inside * _horner(ratio[0], square) / _horner(ratio[1], square)
-    return tirx.Select(x != x, x, y)
+    inside = tirx.max(tirx.min(x, const(bound, x)), const(-bound, x))
+
+    def quotient(v: Any) -> Any:
+        return bind(v * v, lambda vv: v * horner(ratio[0], vv) / horner(ratio[1], vv))
+
+    return tirx.Select(tirx.isnan(x), x, bind(inside, quotient))
 
 
+@shared
 def softplus(x: Any) -> Any:
     """log(1 + e^x)."""
-    return tirx.max(x, _const(0, x)) + log1p(exp(_const(0, x) - absolute(x)))
-
-
-def sinh(x: Any) -> Any:
-    """Hyperbolic sine."""
-    size = absolute(x)
-    u = expm1(tirx.min(size, _const(10, x)))
-    near = (u + u / (u + _const(1, x))) * _const(0.5, x)
-    half = exp(size * _const(0.5, x))
-    y = tirx.Select(size < _const(10, x), near, half * (half * _const(0.5, x)))
-    return tirx.Select(x < _const(0, x), _const(0, x) - y, y)
-
-
-def cosh(x: Any) -> Any:
-    """Hyperbolic cosine."""
-    half = exp(absolute(x) * _const(0.5, x))  # e^x alone overflows before its half does
-    return half * (half * _const(0.5, x)) + _const(0.5, x) / half / half
-
-
-def asinh(x: Any) -> Any:
-    """Inverse hyperbolic sine."""
-    size = absolute(x)
-    square = size * size
-    y = log1p(size + square / (_const(1, x) + tirx.sqrt(square + _const(1, x))))
-    y = tirx.Select(size > _const(1e4, x), log(size) + _const(0.69314718055994531, x), y)
-    return tirx.Select(x < _const(0, x), _const(0, x) - y, y)
-
-
-def acosh(x: Any) -> Any:
-    """Inverse hyperbolic cosine; NaN below 1."""
-    t = x - _const(1, x)
-    y = log1p(t + tirx.sqrt(t * t + t + t))
-    return tirx.Select(x > _const(1e4, x), log(x) + _const(0.69314718055994531, x), y)
-
-
-def atanh(x: Any) -> Any:
-    """Inverse hyperbolic tangent; ±infinity at ±1."""
-    size = absolute(x)
-    inside = tirx.min(size, _const(0.99999999 if not is_float32(x) else 0.9999999, x))
-    y = log1p((inside + inside) / (_const(1, x) - inside)) * _const(0.5, x)
-    y = tirx.Select(size == _const(1, x), _const(float("inf"), x), y)
-    y = tirx.Select(size > _const(1, x), _const(float("nan"), x), y)
-    return tirx.Select(x < _const(0, x), _const(0, x) - y, y)
-
-
-@_in_float32
-def asin(x: Any) -> Any:
-    """Inverse sine; NaN outside [-1, 1]."""
-    if not is_float32(x):
-        return _library("asin", x)
-    size = absolute(x)
-    big = size > 0.5
-    square = tirx.Select(big, (1.0 - size) * 0.5, size * size)
-    root = tirx.Select(big, tirx.sqrt(square), size)
-    y = _horner(_ASIN, square) * square * root + root
-    y = tirx.Select(big, _PI / 2 - (y + y), y)
-    return tirx.Select(x < 0.0, 0.0 - y, y)
-
-
-@_in_float32
-def acos(x: Any) -> Any:
-    """Inverse cosine; NaN outside [-1, 1]."""
-    if not is_float32(x):
-        return _library("acos", x)
-    half = asin(tirx.sqrt(tirx.max(0.5 - x * 0.5, tirx.const(0.0, "float32"))))
-    y = tirx.Select(x > 0.5, half + half, _PI / 2 - asin(x))
-    return tirx.Select(absolute(x) <= 1.0, y, tirx.const(float("nan"), "float32"))
-
-
-@_in_float32
-def atan(x: Any) -> Any:
-    """Inverse tangent."""
-    if not is_float32(x):
-        return _library("atan", x)
-    size = absolute(x)
-    far, middle = size > 2.414213562373095, size > 0.4142135623730950
-    t = tirx.Select(middle, (size - 1.0) / (size + 1.0), size)
-    t = tirx.Select(far, -1.0 / size, t)
-    zero = tirx.const(0.0, "float32")
-    base = tirx.Select(middle, tirx.const(_PI / 4, "float32"), zero)
-    base = tirx.Select(far, tirx.const(_PI / 2, "float32"), base)
-    square = t * t
-    y = base + (_horner(_ATAN, square) * square * t + t)
-    return tirx.Select(x < 0.0, 0.0 - y, y)
+    return tirx.max(x, const(0, x)) + log1p(exp(const(0, x) - absolute(x)))
 
 
 def sigmoid(x: Any) -> Any:
     """1 / (1 + e^-x)."""
-    one = _const(1, x)
-    return one / (exp(_const(0, x) - x) + one)
+    one = const(1, x)
+    return one / (exp(const(0, x) - x) + one)

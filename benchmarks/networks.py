@@ -1,0 +1,91 @@
+"""Real networks that need no download: the nine models inside the onnx package.
+
+They ship with constant weights, and outputs so uniform that any compiler looks right; `light_network`
+can give them seeded He-normal weights (He et al. 2015) and plausible batch-norm statistics instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+_FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+
+
+def light_names() -> list[str]:
+    """Names of the networks, such as "squeezenet"."""
+    return sorted(p.stem.removeprefix("light_") for p in _FOLDER.glob("light_*.onnx"))
+
+
+def light_network(
+    name: str, *, he_normal: bool = True, logits: bool = False, seed: int = 0
+) -> onnx.ModelProto:
+    """One of `light_names()`; with `he_normal`, all generated weights are replaced by seeded ones.
+
+    `logits` drops a final softmax, which otherwise hides errors: random networks saturate it.
+
+    Raises:
+        KeyError: there is no such network.
+    """
+    path = _FOLDER / f"light_{name}.onnx"
+    if not path.exists():
+        raise KeyError(f"no network '{name}'; there are {', '.join(light_names())}")
+    model = onnx.load(path)
+    if logits and model.graph.node[-1].op_type == "Softmax":
+        softmax = model.graph.node.pop()
+        model.graph.output[0].name = softmax.input[0]
+    return _with_random_weights(model, seed) if he_normal else model
+
+
+def _with_random_weights(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
+    graph = model.graph
+    shapes = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    rng = np.random.default_rng(seed)
+    kept = []
+    for node in graph.node:
+        if node.op_type != "ConstantOfShape" or node.input[0] not in shapes:
+            kept.append(node)
+            continue
+        shape = tuple(int(d) for d in shapes[node.input[0]])
+        values = _weights(_role(graph, node.output[0]), shape, rng)
+        graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), node.output[0]))
+    del graph.node[:]
+    graph.node.extend(kept)
+    if model.ir_version < 4:  # before version 4 every initializer must also be an input
+        known = {i.name for i in graph.input}
+        for tensor in graph.initializer:
+            if tensor.name not in known:
+                graph.input.append(
+                    helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+                )
+    return model
+
+
+def _readers(graph: onnx.GraphProto, name: str) -> Iterator[tuple[str, int]]:
+    """(operator, operand number) of everything that reads a value, through Unsqueeze."""
+    for node in graph.node:
+        for position, operand in enumerate(node.input):
+            if operand != name:
+                continue
+            if node.op_type == "Unsqueeze":
+                yield from _readers(graph, node.output[0])
+            else:
+                yield node.op_type, position
+
+
+def _role(graph: onnx.GraphProto, name: str) -> tuple[str, int]:
+    return next(_readers(graph, name), ("", 0))
+
+
+def _weights(role: tuple[str, int], shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    operator, position = role
+    if operator in ("Conv", "Gemm") and position == 1:
+        fan_in = int(np.prod(shape[1:]))
+        return rng.standard_normal(shape) * np.sqrt(2 / fan_in)
+    if (operator, position) in (("BatchNormalization", 1), ("BatchNormalization", 4), ("Mul", 1)):
+        return rng.uniform(0.75, 1.25, shape)
+    return rng.standard_normal(shape) * 0.1
