@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import tvm
 
-_SHARE_ALL_CORES = -3  # threads are not pinned one to a core: the caller's affinity stays
+_SHARE_CORES = -3  # every worker may use all the cores given; the default pins one thread to each
 _current: int | None = None
 
 
@@ -13,5 +15,20 @@ def use(threads: int) -> None:
     global _current
     if threads == 1 or threads == _current:
         return
-    tvm.get_global_func("runtime.config_threadpool")(1, threads)
+    cores = sorted(available_cores())
+    configure = tvm.get_global_func("runtime.config_threadpool")
+    configure(_SHARE_CORES, threads, [str(c) for c in cores])
+    _restore(set(cores))  # configuring moves the calling thread as well
     _current = threads
+
+
+def available_cores() -> set[int]:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
+def _restore(cores: set[int]) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
