@@ -96,6 +96,18 @@ def _blocked_view(x: te.Tensor, shape: Sequence[int], block: int) -> te.Tensor:
     return te.compute(view, at, name="blocked_view")
 
 
+def _broadcast(y: te.Tensor, shape: tuple[int, ...]) -> te.Tensor:
+    """y in `shape`; single channels, read row-major, have no lanes of their own."""
+    found = tuple(int(d) for d in y.shape)
+    if found == shape:
+        return y
+
+    def at(*index: Any) -> Any:
+        return y(*(0 if d == 1 else i for i, d in zip(index, found, strict=True)))
+
+    return te.compute(shape, at, name="broadcast")
+
+
 def _nchw_view(x: te.Tensor, tensor: Tensor) -> te.Tensor:
     block = tensor.layout.block
     if block == 0:
@@ -139,6 +151,8 @@ def compute(task: TensorTask) -> tirx.PrimFunc:
         if task.op in CHANNELWISE_WINDOWS:
             attrs = _with_lane_axis(attrs)
         results = op(*views, **attrs)
+        if elementwise:
+            results = [_broadcast(y, _physical(out)) for y in results]
         if block != task.inputs[0].layout.block and task.op.startswith("reduce_"):
             source = Tensor(out.shape, out.dtype, Layout(task.inputs[0].layout.block))
             results = [_into_layout(_nchw_view(results[0], source), out)]
