@@ -28,6 +28,7 @@ def peak_gflops(device: Device) -> float:
 
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("probe")
+        T.func_attr({"tirx.noalias": True})
         data = T.arg("data", tirx.decl_buffer((2 + _CHAINS, device.lanes), "float32", name="data"))
         with T.sblock("probe"):
             acc = T.sblock_alloc_buffer((_CHAINS, device.lanes), "float32", scope="local")
