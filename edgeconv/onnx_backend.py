@@ -10,16 +10,26 @@ import numpy as np
 import onnx
 from onnx.backend.base import Backend, BackendRep
 
+from edgeconv import artifact, build, targets
 from edgeconv.errors import InputError, ModelError
 from edgeconv.graph.ir import Graph
 from edgeconv.importer.importing import NeedsConstants, import_model
 from edgeconv.importer.reading import read_model
+from edgeconv.runtime import Model
+from edgeconv.version import __version__
 
 Runner = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 Executor = Callable[[Graph], Runner]
 
 OPSETS = range(1, onnx.defs.onnx_opset_version() + 1)
 """The conformance suite also holds models of older and newer opsets than edgeconv promises."""
+
+
+def compiled(graph: Graph) -> Runner:
+    """The compiler itself, for one thread of this machine."""
+    device = targets.load("host")
+    program = build.build(graph, device, 1)
+    return Model(artifact.from_program(program, graph.name, device, 1, "", __version__)).run
 
 
 class EdgeconvRep(BackendRep):
@@ -98,7 +108,7 @@ def _bind_empty(graph: onnx.GraphProto) -> None:
 class EdgeconvBackend(Backend):
     """edgeconv for whoever speaks ONNX's backend interface."""
 
-    executor: Executor | None = None
+    executor: Executor = staticmethod(compiled)
 
     @classmethod
     def is_compatible(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> bool:
@@ -118,8 +128,6 @@ class EdgeconvBackend(Backend):
         """Check, import and compile a model."""
         if not cls.supports_device(device):
             raise InputError(f"device '{device}': edgeconv compiles for the CPU only")
-        if cls.executor is None:
-            raise InputError("no executor is set")
         return EdgeconvRep(model, cls.executor)
 
     @classmethod

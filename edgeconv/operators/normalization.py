@@ -9,7 +9,7 @@ from tvm import te, tirx
 
 from edgeconv.operators import vector_math as vm
 from edgeconv.operators.broadcasting import static_shape
-from edgeconv.operators.reduce import reduction
+from edgeconv.operators.reduce import maximum, reduction
 from edgeconv.operators.registry import Pattern, operator
 
 
@@ -19,7 +19,7 @@ def _shifted(x: te.Tensor, axis: int) -> tuple[Callable[..., Any], te.Tensor, Ca
     def group(index: tuple[Any, ...]) -> tuple[Any, ...]:
         return (*index[:axis], 0, *index[axis + 1 :])
 
-    largest = reduction(x, (axis,), True, "largest", lambda a, v: te.max(v, axis=a))
+    largest = reduction(x, (axis,), True, "largest", maximum)
 
     def shifted(*index: Any) -> Any:
         return x(*index) - largest(*group(index))

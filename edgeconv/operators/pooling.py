@@ -14,7 +14,7 @@ from typing import Any
 from tvm import te, tirx
 
 from edgeconv.operators.broadcasting import static_shape
-from edgeconv.operators.reduce import arg_reducer
+from edgeconv.operators.reduce import arg_reducer, lowest, maximum
 from edgeconv.operators.registry import Pattern, ShapeError, operator
 
 Ints = tuple[int, ...]
@@ -76,9 +76,9 @@ def _max_pool(
     x: te.Tensor, *, kernel: Ints, stride: Ints, dilation: Ints, padding: Ints
 ) -> te.Tensor:
     """The largest element of each window."""
-    fill = tirx.min_value(str(x.dtype))
+    fill = lowest(str(x.dtype))
     shape, axes, element = _window(x, kernel, stride, dilation, padding, fill)
-    return te.compute(shape, lambda *i: te.max(element(*i), axis=axes), name="max_pool")
+    return te.compute(shape, lambda *i: maximum(axes, element(*i)), name="max_pool")
 
 
 def _avg_pool(
@@ -122,7 +122,7 @@ def max_pool_indices(
     column_major: bool,
 ) -> te.Tensor:
     """Where in the whole of x each window's (first) largest element lies, as int64."""
-    fill = tirx.min_value(str(x.dtype))
+    fill = lowest(str(x.dtype))
     shape, axes, element = _window(x, kernel, stride, dilation, padding, fill)
     sizes = static_shape(x)[2:]
     reducer = arg_reducer(str(x.dtype), largest=True, last=False)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable
 from typing import Any
 
+import tvm_ffi
 from tvm import te, tirx
 
 from edgeconv.operators.broadcasting import static_shape
 from edgeconv.operators.registry import Pattern, operator
+from edgeconv.operators.vector_math import dtype_of
 
 
 def product(axis: Any, value: Any) -> Any:
@@ -18,10 +21,48 @@ def product(axis: Any, value: Any) -> Any:
     return reducer(value, axis=axis)
 
 
+def lowest(dtype: str) -> Any:
+    """What no value is below; TVM's own `min_value` of floats is finite."""
+    return tirx.const(float("-inf"), dtype) if "float" in dtype else tirx.min_value(dtype)
+
+
+def highest(dtype: str) -> Any:
+    """What no value is above."""
+    return tirx.const(float("inf"), dtype) if "float" in dtype else tirx.max_value(dtype)
+
+
+def _register_reducer(combine: Callable[[Any, Any], Any], start: Callable[[str], Any]) -> None:
+    """Tell TVM's `rfactor` about a reducer; it knows TVM's own only.
+
+    TVM's table outlives Python, so the functions must never be freed.
+    """
+    functions = (
+        tvm_ffi.convert(lambda a, b: [combine(a[0], b[0])]),
+        tvm_ffi.convert(lambda values: [start(dtype_of(values[0]))]),
+    )
+    for function in functions:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(function))
+    tvm_ffi.get_global_func("s_tir.schedule.RegisterReducer")(1, *functions)
+
+
+_register_reducer(lambda a, b: tirx.max(a, b), lowest)
+_register_reducer(lambda a, b: tirx.min(a, b), highest)
+
+
+def maximum(axis: Any, value: Any) -> Any:
+    """The largest `value` over reduction axes."""
+    return te.comm_reducer(lambda a, b: tirx.max(a, b), lowest, name="maximum")(value, axis=axis)
+
+
+def minimum(axis: Any, value: Any) -> Any:
+    """The smallest `value` over reduction axes."""
+    return te.comm_reducer(lambda a, b: tirx.min(a, b), highest, name="minimum")(value, axis=axis)
+
+
 _REDUCERS: dict[str, Callable[[Any, Any], Any]] = {
     "reduce_sum": lambda axis, value: te.sum(value, axis=axis),
-    "reduce_max": lambda axis, value: te.max(value, axis=axis),
-    "reduce_min": lambda axis, value: te.min(value, axis=axis),
+    "reduce_max": maximum,
+    "reduce_min": minimum,
     "reduce_prod": product,
 }
 
@@ -76,7 +117,7 @@ def arg_reducer(dtype: str, largest: bool, last: bool) -> Callable[..., Any]:
         return tirx.Select(keep, a[0], b[0]), tirx.Select(keep, a[1], b[1])
 
     def start(index: str, value: str) -> Any:
-        bound = tirx.min_value(value) if largest else tirx.max_value(value)
+        bound = lowest(value) if largest else highest(value)
         # loses against any candidate of an equal value
         return tirx.const(-1 if last else 2**62, index), bound
 
