@@ -156,7 +156,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def check(case: Case, target: str | Device = "host") -> None:
-    """Two different inputs, one after the other, against ONNX Runtime: the second finds used memory."""
+    """Two inputs, one after the other, against ONNX Runtime: the second finds used memory."""
     model = case.model()
     compiled = edgeconv.compile(model, target=target, threads=case.threads)
     for seed in (1, 2):
@@ -165,7 +165,7 @@ def check(case: Case, target: str | Device = "host") -> None:
 
 
 def check_exactly(case: Case, target: str | Device = "host") -> None:
-    """Whole numbers, which float32 adds without error, against float64 NumPy: equal to the last bit."""
+    """Whole numbers, which float32 adds without error, against float64 NumPy: equal."""
     model = case.model(integers=True)
     compiled = edgeconv.compile(model, target=target, threads=case.threads)
     weights = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer]

@@ -115,7 +115,7 @@ def expected(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> dict[st
 
 
 def relative_error(actual: np.ndarray, wanted: np.ndarray) -> float:
-    """Largest difference over the largest magnitude wanted; infinite if shape, type or NaNs differ."""
+    """Largest difference over the largest magnitude; infinite where shape, type or NaNs differ."""
     if actual.shape != wanted.shape or actual.dtype != wanted.dtype:
         return float("inf")
     if not np.array_equal(np.isfinite(actual), np.isfinite(wanted)):
@@ -144,7 +144,7 @@ def convolution(
     dilation: tuple[int, int] = (1, 1),
     groups: int = 1,
 ) -> np.ndarray:
-    """A grouped convolution in float64, from its definition; padding is top, left, bottom, right."""
+    """A grouped convolution in float64, by its definition; padding is top, left, bottom, right."""
     top, left, bottom, right = padding
     k, cpg, r, s = weight.shape
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)))

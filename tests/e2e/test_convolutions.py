@@ -1,4 +1,4 @@
-"""Any convolution through the public API equals ONNX Runtime's; on the host's own instruction set."""
+"""Any convolution through the public API equals that of ONNX Runtime; for the host itself."""
 
 from __future__ import annotations
 
