@@ -16,6 +16,7 @@ from edgeconv.errors import (
     TargetError,
     UnsupportedOperator,
 )
+from edgeconv.inspection import inspect
 from edgeconv.runtime import BoundCall, Latency, Model, Profile
 from edgeconv.targets import Device
 from edgeconv.version import __version__
@@ -40,5 +41,6 @@ __all__ = [
     "compile",
     "compile_artifact",
     "explain",
+    "inspect",
     "load",
 ]

@@ -1,0 +1,73 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MOST_THREADS = 1024
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.")]
+ModelOrArtifact = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL_OR_ARTIFACT", help="An ONNX file, or what `edgeconv compile` wrote."
+    ),
+]
+Target = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="NAME|FILE",
+        help="A device (`edgeconv targets` lists them), a TOML file, or host: this machine.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        max=MOST_THREADS,
+        metavar="N",
+        help="Threads the network runs on. Default: all cores of the target.",
+        show_default=False,
+    ),
+]
+InputShapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape",
+        metavar="NAME=1x3x224x224",
+        help="Fix the shape of an input with open dimensions; once for each input.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+
+
+def parse_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """{"data": (1, 3, 224, 224)} of ["data=1x3x224x224"].
+
+    Raises:
+        typer.BadParameter: not of that form, or a name twice.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts or []:
+        name, equals, sizes = text.rpartition("=")
+        parts = sizes.lower().split("x")
+        if not equals or not name or not all(p.isascii() and p.isdigit() for p in parts):
+            raise typer.BadParameter(
+                f"'{text}' is not of the form NAME=1x3x224x224", param_hint="'--input-shape'"
+            )
+        if name in shapes:
+            raise typer.BadParameter(f"'{name}' is given twice", param_hint="'--input-shape'")
+        if any(len(p) > 10 or int(p) == 0 for p in parts):
+            raise typer.BadParameter(
+                f"'{text}': each size must be from 1 to 2147483647", param_hint="'--input-shape'"
+            )
+        shapes[name] = tuple(int(p) for p in parts)
+    return shapes

@@ -1,0 +1,74 @@
+"""Models from the command line: an ONNX file is compiled, an artifact is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from edgeconv.cli.options import parse_shapes
+from edgeconv.cli.output import Report
+from edgeconv.errors import EdgeconvError
+
+if TYPE_CHECKING:
+    from edgeconv.runtime import Model
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether the file is (or claims to be) an artifact of edgeconv; everything else is ONNX.
+
+    Raises:
+        EdgeconvError: there is no such file, or it is a folder.
+    """
+    if path.is_dir():
+        raise EdgeconvError(f"{path} is a folder; give a .onnx or .edgeconv file")
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PK\x03\x04" or path.suffix == ".edgeconv"
+    except FileNotFoundError:
+        raise EdgeconvError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise EdgeconvError(f"can't read {path}: {reason}") from None
+
+
+def open_model(
+    path: Path,
+    target: str | None,
+    threads: int | None,
+    input_shapes: Sequence[str] | None,
+    report: Report,
+) -> Model:
+    """The model in `path`, ready to run here.
+
+    Raises:
+        typer.BadParameter: compile options for an artifact, or a malformed shape.
+        EdgeconvError: it can't be opened, compiled, or run on this machine.
+    """
+    shapes = parse_shapes(input_shapes)
+    if is_artifact(path):
+        given = {"--target": target, "--threads": threads, "--input-shape": input_shapes}
+        for option, value in given.items():
+            if value:
+                raise typer.BadParameter(
+                    f"{path} is compiled already; this goes with ONNX files only",
+                    param_hint=f"'{option}'",
+                )
+        report("loading")
+        from edgeconv import api
+
+        return api.load(path)
+    report("loading the compiler")
+    from edgeconv import api
+
+    return api.compile(
+        path, target or "host", threads=threads, input_shapes=shapes or None, progress=report
+    )
+
+
+def where(model: Model) -> str:
+    """On what a model runs: "host (znver4), 2 threads"."""
+    count = model.threads
+    return f"{model.target.name} ({model.target.cpu}), {count} thread{'s' * (count != 1)}"
