@@ -98,8 +98,9 @@ def he_normal(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
 
 
 def onnx_runtime(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """A session on one thread."""
+    """A session on one thread, without its optimisations: some make legal models illegal."""
     options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(
