@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from tvm import tirx
+from tvm import te, tirx
 
 _LOG2E = 1.44269504088896341
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
@@ -43,7 +43,12 @@ _ERF = (
 
 def dtype_of(x: Any) -> str:
     """Element type of an expression."""
-    return str(x.ty.dtype)
+    return str(_expression(x).ty.dtype)
+
+
+def _expression(x: Any) -> Any:
+    """The element that a tensor in brackets stands for; other expressions as they are."""
+    return x.asobject() if isinstance(x, te.TensorSlice) else x
 
 
 def is_float32(x: Any) -> bool:
@@ -84,6 +89,7 @@ def library(name: str, x: Any) -> Any:
 
 def bind(value: Any, body: Callable[[Any], Any]) -> Any:
     """body(value) with `value` computed once: expressions are trees, and double with each use."""
+    value = _expression(value)
     if isinstance(value, (tirx.Var, tirx.IntImm, tirx.FloatImm)):
         return body(value)
     name = tirx.Var("t", dtype_of(value))
