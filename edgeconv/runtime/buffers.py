@@ -35,7 +35,10 @@ def as_array(value: Any, spec: TensorSpec) -> np.ndarray:
         except Exception as error:  # each framework raises its own kind
             raise InputError(f"input '{spec.name}': can't read the tensor: {error}") from error
     else:
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except Exception as error:  # ragged lists, and objects with an __array__ of their own
+            raise InputError(f"input '{spec.name}': not an array: {error}") from error
         if array.dtype.kind in "fiub" and array.dtype != spec.dtype:
             array = array.astype(spec.dtype)  # lists and numbers have no type of their own
     if array.shape != spec.shape:

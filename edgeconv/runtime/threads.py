@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import tvm
 
 _SHARE_CORES = -3  # every worker may use all the cores given; the default pins one thread to each
-_current: int | None = None
+_configured = threading.local()  # TVM keeps a pool for every thread that calls it
 
 
 def use(threads: int) -> None:
     """Let parallel kernels run on this many threads. One thread needs no pool at all."""
-    global _current
-    if threads == 1 or threads == _current:
+    if threads == 1 or threads == getattr(_configured, "threads", None):
         return
     cores = sorted(available_cores())
     configure = tvm.get_global_func("runtime.config_threadpool")
     configure(_SHARE_CORES, threads, [str(c) for c in cores])
     _restore(set(cores))  # configuring moves the calling thread as well
-    _current = threads
+    _configured.threads = threads
 
 
 def available_cores() -> set[int]:
