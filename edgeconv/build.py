@@ -27,6 +27,7 @@ from edgeconv.graph.layout import (
 )
 from edgeconv.graph.pipeline import optimise
 from edgeconv.layout import Layout
+from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
 from edgeconv.schedules import tensor_expr
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask
@@ -198,7 +199,7 @@ class _Builder:
         ]
         outs = [Tensor(v.shape, v.dtype, plan.layouts[v]) for v in node.outputs]
         blocked = tensor_expr.runs_blocked(node.op, node.attrs, tensors, outs[0])
-        elementwise = tensor_expr.pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE
+        elementwise = pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE
         operands: list[Value | int] = []
         for i, value in enumerate(node.inputs):
             data = value.data
@@ -263,6 +264,7 @@ class _Builder:
 def _request(value: Value, layout: Layout, steps: list[int]) -> memory.Request:
     size = layout.elements(value.shape) * np.dtype(value.dtype).itemsize
     rim = (layout.buffer_shape(value.shape), layout.halo) if any(layout.halo) else None
+    size += memory.ALIGNMENT  # kernels may load, not use, a vector that starts at the last element
     return memory.Request(size, min(steps), max(steps), rim)
 
 

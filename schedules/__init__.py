@@ -10,7 +10,7 @@ import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from edgeconv.schedules import grouped_conv2d
+from edgeconv.schedules import grouped_conv2d, lane_groups
 from edgeconv.schedules.common import Mismatch
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
@@ -44,6 +44,7 @@ def _family(name: str, title: str, module: Any) -> Family:
 
 FAMILIES: tuple[Family, ...] = (
     _family("grouped_spatial_pack", "Grouped Spatial Pack (Gibson et al. 2020)", grouped_conv2d),
+    _family("lane_groups", "Several narrow groups in one vector, lanes permuted", lane_groups),
 )
 
 

@@ -8,6 +8,13 @@ from typing import Any
 from tvm import tirx
 
 
+FMA_LATENCY = 4  # cycles; Zen 2–5, Skylake–Golden Cove and Cortex-A72–A78 all take 4
+LOADS_PER_CYCLE = 2
+L2_BYTES_PER_CYCLE = 32
+PARALLEL_MACS = 1 << 17  # below it a parallel region costs more than it saves
+MAX_UNROLLED_FMAS = 240  # in the innermost body; beyond it the loop leaves the micro-op cache
+
+
 @dataclass(frozen=True)
 class Mismatch:
     """Why a family cannot take a task, as a sentence."""

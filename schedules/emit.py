@@ -6,8 +6,9 @@ signature; with these helpers they keep TVMScript's look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import tvm
@@ -16,6 +17,8 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from edgeconv.layout import Layout
+from edgeconv.operators.convolution import apply_activation
+from edgeconv.workload import ConvTask
 
 
 def prim_func(name: str, body: Callable[[], None]) -> tirx.PrimFunc:
@@ -81,6 +84,75 @@ def spatial(name: str, extent: int, value: Any) -> Any:
 def reduce(name: str, extent: int, value: Any) -> Any:
     """A reduction block axis."""
     return IRBuilder.name(name, T.axis.reduce(extent, value))
+
+
+def all_spatial(extents: Mapping[str, int], values: Sequence[Any]) -> list[Any]:
+    """Data-parallel block axes for loops made by `loops(**extents)`."""
+    pairs = zip(extents.items(), values, strict=True)
+    return [spatial(f"v{name}", extent, value) for (name, extent), value in pairs]
+
+
+def all_reduce(extents: Mapping[str, int], values: Sequence[Any]) -> list[Any]:
+    """Reduction block axes for loops made by `loops(**extents)`."""
+    pairs = zip(extents.items(), values, strict=True)
+    return [reduce(f"v{name}", extent, value) for (name, extent), value in pairs]
+
+
+@dataclass(frozen=True)
+class ConvOperands:
+    """The parameters of a convolution kernel, and the few things every family does with them."""
+
+    task: ConvTask
+    data: Any
+    weight: Any
+    bias: Any | None
+    residual: Any | None
+    out: Any
+
+    def start(self, *index: Any) -> Any:
+        """First value of an accumulator: the bias at `index`, or zero."""
+        return tirx.const(0.0, "float32") if self.bias is None else self.bias[index]
+
+    def pixel(self, row: Any, column: Any, kh: Any, kw: Any) -> tuple[Any, Any]:
+        """Position in the data buffer of the tap (kh, kw) of an output pixel."""
+        conv, halo = self.task.conv, self.task.data.halo
+        y = row * conv.stride[0] + kh * conv.dilation[0] + (halo[0] - conv.padding[0])
+        x = column * conv.stride[1] + kw * conv.dilation[1] + (halo[1] - conv.padding[1])
+        return y, x
+
+    def finish(self, value: Any, at: Sequence[Any]) -> None:
+        """Store activation(value + residual) at an index of the output."""
+        if self.residual is not None:
+            value = value + self.residual[self._residual_index(at)]
+        store(self.out, apply_activation(value, self.task.activation), list(at))
+
+    def _residual_index(self, at: Sequence[Any]) -> tuple[Any, ...]:
+        assert self.task.residual is not None
+        block, other = self.task.out.block, self.task.residual.block
+        n, chunk, y, x, slot = at
+        if block == other:
+            return (n, chunk, y, x, slot)
+        channel = chunk * block + slot
+        return (n, channel // other, y, x, channel % other)
+
+
+def conv_operands(
+    task: ConvTask, weight_shape: Sequence[int], bias_shape: Sequence[int]
+) -> ConvOperands:
+    """Declare the parameters `(data, weight, [bias], [residual], out)` of a kernel."""
+    conv = task.conv
+    in_shape = (conv.batch, conv.in_channels, conv.height, conv.width)
+    residual_layout = task.residual
+    return ConvOperands(
+        task,
+        whole("data", in_shape, task.data),
+        buffer("weight", weight_shape),
+        buffer("bias", bias_shape) if task.bias else None,
+        None
+        if residual_layout is None
+        else interior("residual", conv.output_shape, residual_layout),
+        interior("out", conv.output_shape, task.out),
+    )
 
 
 def local(name: str, shape: Sequence[int]) -> Any:

@@ -11,10 +11,10 @@ the reduction runs over it, and weights are packed at compile time in the order 
           rows, columns, vectors (unrolled): acc += broadcast(data) · weight vector
         out = activation(acc + residual)
 
-A tile reads the window of input channels its groups own. Where a tile is wider than a group, the window
-spans several groups and the weights hold zeros for foreign channels ("broadcast" mode). Where one vector
-holds whole groups (KPG = CPG divides the lanes, depthwise included), input lanes are permuted instead:
-lane o multiplies channel (o // KPG)·CPG + k, one permute a pixel and k, and nothing is wasted ("permute").
+A tile reads the window of input channels its groups own. Vectors are cut from the whole range of output
+channels, so a tile may span several groups; then its window does too, and the weights hold zeros for
+foreign channels. In NHWC they can be cut from each group apart (`per_group`): the last vector of a group
+overlaps its neighbour, and nothing is multiplied by zero. Groups narrower than a vector: see lane_groups.
 
 Layouts: data [N, C/b, H, W, b] with a halo that stands for the padding; weights see `pack_weights`;
 out [N, K/b', OH, OW, b'], where b' may be K (NHWC) or 1 (NCHW). The last tile of a row, a column or an
@@ -30,19 +30,22 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
-from tvm.tirx import Ramp
 
-from edgeconv.operators.convolution import apply_activation, shuffled
+from edgeconv.operators.convolution import shuffled
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import Mismatch, ceil_div, minimum, tile_start
+from edgeconv.schedules.common import (
+    FMA_LATENCY,
+    L2_BYTES_PER_CYCLE,
+    LOADS_PER_CYCLE,
+    MAX_UNROLLED_FMAS,
+    PARALLEL_MACS,
+    Mismatch,
+    ceil_div,
+    minimum,
+    tile_start,
+)
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
-
-FMA_LATENCY = 4  # cycles; Zen 2–5, Skylake–Golden Cove and Cortex-A72–A78 all take 4
-LOADS_PER_CYCLE = 2
-L2_BYTES_PER_CYCLE = 32
-PARALLEL_MACS = 1 << 17  # below it a parallel region costs more than it saves
-MAX_UNROLLED_FMAS = 240  # in the innermost body; beyond it the loop leaves the micro-op cache
 
 
 @dataclass(frozen=True)
@@ -50,18 +53,18 @@ class Knobs:
     """Tunable choices.
 
     Attributes:
-        mode: "broadcast" or "permute" (see the module's text).
         lanes: float32 lanes of the vectors, at most the device's.
         rows, columns: output pixels of a register tile.
-        vectors: channel vectors of a register tile (1 in permute mode).
+        vectors: channel vectors of a register tile.
+        per_group: vectors are cut from each group apart, not from the whole channel range.
         unroll_kw: whether the horizontal taps are unrolled into the body.
     """
 
-    mode: str
     lanes: int
     rows: int
     columns: int
     vectors: int
+    per_group: bool
     unroll_kw: bool
 
 
@@ -83,42 +86,29 @@ def lanes_for(task: ConvTask, device: Device) -> int:
     return lanes
 
 
-def can_permute(task: ConvTask, lanes: int) -> bool:
-    """True where one vector holds whole groups and input lanes match output lanes."""
-    conv = task.conv
-    width = conv.out_channels_per_group
-    return (
-        conv.groups > 1
-        and conv.input_shuffle == 1
-        and width == conv.in_channels_per_group
-        and lanes % width == 0
-        and task.data.block == task.out.block
-        and task.data.block % lanes == 0
-    )
-
-
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
-    conv, lanes = task.conv, lanes_for(task, device)
-    registers = device.vector_registers
-    mode = "permute" if can_permute(task, lanes) else "broadcast"
-    total_vectors = -(-conv.out_channels // lanes)
-    vector_counts = (1,) if mode == "permute" else tuple(range(1, min(8, total_vectors) + 1))
-    for vectors in vector_counts:
-        if mode == "permute":
-            spare = registers // 2  # the other half holds pixels, their permutes and weights
-        else:  # LLVM keeps the weights of several unrolled taps live if there are registers to spare
+    conv, widest = task.conv, lanes_for(task, device)
+    kpg, registers = conv.out_channels_per_group, device.vector_registers
+    splits = [(widest, False)]
+    if conv.groups > 1 and task.out.block in (1, conv.out_channels) and kpg >= 4:
+        # half vectors may fill a group better than whole ones
+        splits += [(w, True) for w in (widest, widest // 2, widest // 4) if 4 <= w <= kpg]
+    for lanes, per_group in splits:
+        total = ceil_div(kpg if per_group else conv.out_channels, lanes)
+        for vectors in range(1, min(8, total) + 1):
+            # LLVM keeps the weights of several unrolled taps live if there are registers to spare
             taps = min(conv.kernel_size[1], 3 if registers > 16 else 1)
             spare = registers - vectors * taps - 2
-        for rows in range(1, min(6, conv.out_height) + 1):
-            for columns in range(1, min(registers, conv.out_width) + 1):
-                tile = rows * columns * vectors
-                if tile > spare:
-                    break
-                taps = tile * conv.kernel_size[1]
-                if mode == "permute":
-                    taps *= conv.in_channels_per_group
-                yield Knobs(mode, lanes, rows, columns, vectors, taps <= MAX_UNROLLED_FMAS)
+            if vectors == 1 and conv.kernel_size[1] > 1:
+                spare = min(spare, registers // 2)  # broadcast pixels that several taps share
+            for rows in range(1, min(6, conv.out_height) + 1):
+                for columns in range(1, min(registers, conv.out_width) + 1):
+                    tile = rows * columns * vectors
+                    if tile > spare:
+                        break
+                    unroll = tile * conv.kernel_size[1] <= MAX_UNROLLED_FMAS
+                    yield Knobs(lanes, rows, columns, vectors, per_group, unroll)
 
 
 def default_knobs(task: ConvTask, device: Device) -> Knobs:
@@ -128,19 +118,12 @@ def default_knobs(task: ConvTask, device: Device) -> Knobs:
 
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core: per tile the longest of multiply-adds, loads, latency and weight traffic."""
-    conv = task.conv
-    space = Space(task, knobs)
+    conv, space = task.conv, Space(task, knobs)
     pixels = knobs.rows * knobs.columns
-    taps = conv.kernel_size[0] * conv.kernel_size[1]
-    if knobs.mode == "permute":
-        width = conv.in_channels_per_group
-        steps, fmas, loads = taps, pixels * width, width + pixels
-        weights = taps * width * knobs.lanes * 4
-    else:
-        steps, fmas = space.window * taps, pixels * knobs.vectors
-        loads = pixels + knobs.vectors
-        weights = steps * knobs.vectors * knobs.lanes * 4
-    step = max(fmas / device.fma_ports, loads / LOADS_PER_CYCLE, FMA_LATENCY)
+    steps = space.window * conv.kernel_size[0] * conv.kernel_size[1]
+    loads = pixels + knobs.vectors
+    weights = steps * knobs.vectors * knobs.lanes * 4
+    step = max(pixels * knobs.vectors / device.fma_ports, loads / LOADS_PER_CYCLE, FMA_LATENCY)
     cycles = steps * step
     if weights > device.l1d_kib * 1024 // 2:
         cycles = max(cycles, weights / L2_BYTES_PER_CYCLE)
@@ -160,11 +143,13 @@ class Space:
         self.kpg, self.cpg = conv.out_channels_per_group, conv.in_channels_per_group
         self.row_tiles = ceil_div(conv.out_height, knobs.rows)
         self.column_tiles = ceil_div(conv.out_width, knobs.columns)
-        self.total_vectors = ceil_div(conv.out_channels, knobs.lanes)
-        self.channel_tiles = ceil_div(self.total_vectors, knobs.vectors)
+        run = self.kpg if knobs.per_group else conv.out_channels  # channels vectors are cut from
+        self.run_vectors = ceil_div(run, knobs.lanes)
+        self.run_tiles = ceil_div(self.run_vectors, knobs.vectors)
+        self.channel_tiles = self.run_tiles * (conv.groups if knobs.per_group else 1)
         self.padded = task.out.block not in (1, conv.out_channels)
         self.groups_per_window = 1
-        for tile in range(self.channel_tiles if conv.groups > 1 else 0):
+        for tile in range(self.channel_tiles if conv.groups > 1 and not knobs.per_group else 0):
             low, high = self._groups(tile)
             self.groups_per_window = max(self.groups_per_window, high - low)
         self.window = self.groups_per_window * self.cpg  # input channels a tile reads
@@ -179,79 +164,73 @@ class Space:
         """Register tiles in the whole output."""
         return self.conv.batch * self.channel_tiles * self.row_tiles * self.column_tiles
 
-    def first_vector(self, tile: Any) -> Any:
-        """First channel vector of an output-channel tile."""
-        return tile_start(tile, self.knobs.vectors, self.total_vectors)
-
-    def first_channel(self, vector: Any) -> Any:
-        """First output channel of a vector; without padding lanes the last vector overlaps."""
+    def channel(self, tile: Any, m: Any) -> Any:
+        """First output channel of vector `m` of a tile; without padding lanes the last overlaps."""
+        knobs = self.knobs
+        run_tile = tile % self.run_tiles if knobs.per_group else tile
+        vector = tile_start(run_tile, knobs.vectors, self.run_vectors) + m
+        if knobs.per_group:
+            return tile // self.run_tiles * self.kpg + tile_start(vector, knobs.lanes, self.kpg)
         if self.padded:
-            return vector * self.knobs.lanes
-        return tile_start(vector, self.knobs.lanes, self.conv.out_channels)
+            return vector * knobs.lanes
+        return tile_start(vector, knobs.lanes, self.conv.out_channels)
 
     def _groups(self, tile: int) -> tuple[int, int]:
         """First and one-past-last group whose outputs the tile holds."""
-        vector = self.first_vector(tile)
-        low = self.first_channel(vector)
-        high = self.first_channel(vector + self.knobs.vectors - 1) + self.knobs.lanes
-        return low // self.kpg, (min(high, self.conv.out_channels) - 1) // self.kpg + 1
+        high = self.channel(tile, self.knobs.vectors - 1) + self.knobs.lanes
+        last = min(high, self.conv.out_channels) - 1
+        return self.channel(tile, 0) // self.kpg, last // self.kpg + 1
 
     def first_group(self, tile: Any) -> Any:
         """First group of the tile's input window."""
         if self.groups_per_window == self.conv.groups:
             return 0
-        group = self.first_channel(self.first_vector(tile)) // self.kpg
+        if self.knobs.per_group:
+            return tile // self.run_tiles
+        group = self.channel(tile, 0) // self.kpg
         return minimum(group, self.conv.groups - self.groups_per_window)
 
     def data_channel(self, tile: Any, cc: Any, ci: Any) -> tuple[Any, Any]:
         """(chunk, lane) in the data layout of channel (cc, ci) of the tile's window."""
-        block, group = self.task.data.block, self.first_group(tile)
+        block, group, conv = self.task.data.block, self.first_group(tile), self.conv
         if self.aligned:
             return group * (self.cpg // block) + cc, ci
-        conv = self.conv
         channel = shuffled(group * self.cpg + ci, conv.in_channels, conv.input_shuffle)
         return channel // block, channel % block
 
-    def out_channel(self, vector: Any, lane: Any) -> tuple[Any, Any]:
+    def out_channel(self, tile: Any, m: Any, lane: Any) -> tuple[Any, Any]:
         """(chunk, lane) in the output layout of a lane of a vector."""
-        block, lanes = self.task.out.block, self.knobs.lanes
+        block, lanes, channel = self.task.out.block, self.knobs.lanes, self.channel(tile, m)
         if self.padded:
-            per_block = block // lanes
+            vector, per_block = channel // lanes, block // lanes
             return vector // per_block, vector % per_block * lanes + lane
-        channel = self.first_channel(vector) + lane
-        return (channel, 0) if block == 1 else (0, channel)
+        return (channel + lane, 0) if block == 1 else (0, channel + lane)
 
     def weight_shape(self) -> tuple[int, ...]:
-        """Shape of the packed weights."""
+        """Shape of the packed weights: [tile, chunk, R, channel, S, vector, lane]."""
         r, s = self.conv.kernel_size
-        if self.knobs.mode == "permute":
-            return (self.total_vectors, r, s, self.cpg, self.knobs.lanes)
         inner = (self.knobs.vectors, self.knobs.lanes)
         return (self.channel_tiles, self.chunks, r, self.chunk, s, *inner)
 
     def channel_table(self) -> np.ndarray:
         """Output channel of every [tile, vector, lane]; K and above are padding."""
         starts = [
-            [self.first_channel(self.first_vector(t) + m) for m in range(self.knobs.vectors)]
+            [self.channel(t, m) for m in range(self.knobs.vectors)]
             for t in range(self.channel_tiles)
         ]
         return np.array(starts)[:, :, None] + np.arange(self.knobs.lanes)
 
 
 def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray:
-    """OIHW [K, CPG, R, S] to the order the kernel reads.
+    """OIHW [K, CPG, R, S] to [tile, chunk, R, channel, S, vector, lane], the order the kernel reads.
 
-    broadcast: [tile, chunk, R, channel, S, vector, lane], zero for channels of other groups and for
-    padding lanes; permute: [vector, R, S, k, lane].
+    Zero for channels of other groups and for padding lanes.
     """
     space = Space(task, knobs)
     outs = space.channel_table()
     k, cpg, r, s = weight.shape
     filled = np.concatenate([weight, np.zeros((1, cpg, r, s), weight.dtype)])
     rows = np.minimum(outs, k)  # padding lanes read the zero filter
-    if knobs.mode == "permute":
-        packed = filled[rows[:, 0]].transpose(0, 3, 4, 2, 1)
-        return np.ascontiguousarray(packed)
     packed = np.empty(space.weight_shape(), weight.dtype)
     for tile in range(space.channel_tiles):
         channels = space.first_group(tile) * cpg + np.arange(space.window)
@@ -273,110 +252,40 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
     """The kernel `(data, weight, [bias], [residual], out)`, one block a register tile."""
     conv, space = task.conv, Space(task, knobs)
     rows, columns, vectors, lanes = knobs.rows, knobs.columns, knobs.vectors, knobs.lanes
-    (r, s), (stride_h, stride_w), (dil_h, dil_w) = conv.kernel_size, conv.stride, conv.dilation
-    in_shape = (conv.batch, conv.in_channels, conv.height, conv.width)
-    top = task.data.halo[0] - conv.padding[0]
-    left = task.data.halo[1] - conv.padding[1]
 
     def body() -> None:
-        data = emit.whole("data", in_shape, task.data)
-        weight = emit.buffer("weight", space.weight_shape())
-        bias = None
-        if task.bias:
-            bias = emit.buffer("bias", (space.channel_tiles, vectors, lanes))
-        residual = None
-        if task.residual is not None:
-            residual = emit.interior("residual", conv.output_shape, task.residual)
-        out = emit.interior("out", conv.output_shape, task.out)
+        operands = emit.conv_operands(
+            task, space.weight_shape(), (space.channel_tiles, vectors, lanes)
+        )
         grid = dict(n=conv.batch, oc=space.channel_tiles, oh=space.row_tiles, ow=space.column_tiles)
-        with emit.loops(**grid) as tile_axes, emit.block("tile"):
-            n, oc, oh, ow = (
-                emit.spatial(f"v{name}", extent, axis)
-                for (name, extent), axis in zip(grid.items(), tile_axes, strict=True)
-            )
+        with emit.loops(**grid) as axes, emit.block("tile"):
+            n, oc, oh, ow = emit.all_spatial(grid, axes)
             acc = emit.local("acc", (rows, columns, vectors, lanes))
             first_row = tile_start(oh, rows, conv.out_height)
             first_column = tile_start(ow, columns, conv.out_width)
-
-            def start(m: Any, lane: Any) -> Any:
-                return tirx.const(0.0, "float32") if bias is None else bias[oc, m, lane]
-
-            def pixel(i: Any, j: Any, kh: Any, kw: Any) -> tuple[Any, Any]:
-                y = (first_row + i) * stride_h + kh * dil_h + top
-                return y, (first_column + j) * stride_w + kw * dil_w + left
-
-            if knobs.mode == "permute":
-                _permute_update(space, acc, data, weight, start, pixel, (n, oc))
-            else:
-                _broadcast_update(space, acc, data, weight, start, pixel, (n, oc))
-
+            outer = dict(
+                cc=space.chunks, kh=conv.kernel_size[0], ci=space.chunk, kw=conv.kernel_size[1]
+            )
             tile = dict(i=rows, j=columns, m=vectors, lane=lanes)
-            with emit.loops(**tile) as axes, emit.block("store"):
-                i, j, m, lane = (
-                    emit.spatial(f"v{name}", extent, axis)
-                    for (name, extent), axis in zip(tile.items(), axes, strict=True)
+            with emit.loops(**outer, **tile) as axes, emit.block("update"):
+                cc, kh, ci, kw = emit.all_reduce(outer, axes[:4])
+                i, j, m, lane = emit.all_spatial(tile, axes[4:])
+                with emit.init():
+                    emit.store(acc, operands.start(oc, m, lane), [i, j, m, lane])
+                chunk, slot = space.data_channel(oc, cc, ci)
+                y, x = operands.pixel(first_row + i, first_column + j, kh, kw)
+                product = (
+                    operands.data[n, chunk, y, x, slot]
+                    * operands.weight[oc, cc, kh, ci, kw, m, lane]
                 )
-                vector = space.first_vector(oc) + m
-                chunk, slot = space.out_channel(vector, lane)
+                emit.store(acc, acc[i, j, m, lane] + product, [i, j, m, lane])
+            with emit.loops(**tile) as axes, emit.block("store"):
+                i, j, m, lane = emit.all_spatial(tile, axes)
+                chunk, slot = space.out_channel(oc, m, lane)
                 at = [n, chunk, first_row + i, first_column + j, slot]
-                value = acc[i, j, m, lane]
-                if residual is not None:
-                    value = value + residual[tuple(at)]
-                emit.store(out, apply_activation(value, task.activation), at)
+                operands.finish(acc[i, j, m, lane], at)
 
-    return emit.prim_func("conv2d", body)
-
-
-def _broadcast_update(
-    space: Space, acc: Any, data: Any, weight: Any, start: Any, pixel: Any, at: tuple[Any, Any]
-) -> None:
-    """acc += broadcast(one input channel of a pixel) · weight vector, over the tile's window."""
-    knobs, (r, s), (n, oc) = space.knobs, space.conv.kernel_size, at
-    outer = dict(cc=space.chunks, kh=r, ci=space.chunk, kw=s)
-    inner = dict(i=knobs.rows, j=knobs.columns, m=knobs.vectors, lane=knobs.lanes)
-    with emit.loops(**outer, **inner) as axes, emit.block("update"):
-        cc, kh, ci, kw = (
-            emit.reduce(f"v{name}", extent, axis)
-            for (name, extent), axis in zip(outer.items(), axes[:4], strict=True)
-        )
-        i, j, m, lane = (
-            emit.spatial(f"v{name}", extent, axis)
-            for (name, extent), axis in zip(inner.items(), axes[4:], strict=True)
-        )
-        with emit.init():
-            emit.store(acc, start(m, lane), [i, j, m, lane])
-        chunk, slot = space.data_channel(oc, cc, ci)
-        y, x = pixel(i, j, kh, kw)
-        product = data[n, chunk, y, x, slot] * weight[oc, cc, kh, ci, kw, m, lane]
-        emit.store(acc, acc[i, j, m, lane] + product, [i, j, m, lane])
-
-
-def _permute_update(
-    space: Space, acc: Any, data: Any, weight: Any, start: Any, pixel: Any, at: tuple[Any, Any]
-) -> None:
-    """acc += permuted input vector · weight vector, for each k of the group."""
-    knobs, (r, s), (n, oc), width = space.knobs, space.conv.kernel_size, at, space.cpg
-    lanes = knobs.lanes
-    outer, inner = dict(kh=r, kw=s), dict(i=knobs.rows, j=knobs.columns)
-    with emit.loops(**outer, **inner) as axes, emit.block("update"):
-        kh, kw = emit.reduce("vkh", r, axes[0]), emit.reduce("vkw", s, axes[1])
-        i = emit.spatial("vi", knobs.rows, axes[2])
-        j = emit.spatial("vj", knobs.columns, axes[3])
-        every = Ramp(0, 1, lanes)
-        with emit.init():
-            value = start(0, every)
-            value = value if space.task.bias else tirx.Broadcast(value, lanes)
-            emit.store(acc, value, [i, j, 0, every])
-        y, x = pixel(i, j, kh, kw)
-        per_block = space.task.data.block // lanes
-        first = oc % per_block * lanes if per_block > 1 else 0
-        pixel_vector = data[n, oc // per_block, y, x, Ramp(first, 1, lanes)]
-        value = acc[i, j, 0, every]
-        for k in range(width):
-            source = [lane // width * width + k for lane in range(lanes)]
-            operand = pixel_vector if width == 1 else tirx.Shuffle([pixel_vector], source)
-            value = value + operand * weight[oc, kh, kw, k, every]
-        emit.store(acc, value, [i, j, 0, every])
+    return emit.prim_func("grouped_conv2d", body)
 
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
@@ -386,22 +295,13 @@ def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Sch
     outer = sch.fuse(n, oc, oh)
     if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
         sch.parallel(outer)
+    *_, cc, _kh, _ci, kw, i, j, m, lane = sch.get_loops(update)
+    for loop in (i, j, m, *([kw] if knobs.unroll_kw else [])):
+        sch.unroll(loop)
+    sch.vectorize(lane)
+    sch.decompose_reduction(update, cc)
     *_, i, j, m, lane = sch.get_loops(write)
     for loop in (i, j, m):
         sch.unroll(loop)
     sch.vectorize(lane)
-    if knobs.mode == "permute":
-        *_, kh, kw, i, j = sch.get_loops(update)
-        unrolled = [i, j]
-        first_reduction = kh
-    else:
-        *_, cc, _kh, _ci, kw, i, j, m, lane = sch.get_loops(update)
-        unrolled = [i, j, m]
-        first_reduction = cc
-        sch.vectorize(lane)
-    for loop in unrolled:
-        sch.unroll(loop)
-    if knobs.unroll_kw:
-        sch.unroll(kw)
-    sch.decompose_reduction(update, first_reduction)
     return sch

@@ -135,27 +135,15 @@ def _schedule_sum(
     work = _work(sch, spatial) * _work(sch, reduce)
     lanes = device.lanes
     inner = _extent(sch, spatial[-1]) if spatial else 1
-    if inner >= 4:  # partial results of neighbouring outputs fill a vector
-        width = next(
-            v for v in (lanes * 4, lanes * 2, lanes, inner) if inner % v == 0 or v == inner
-        )
-        width = min(width, lanes * 4)
-        if inner % width or width > lanes * 4:
-            width = 1
+    if inner >= 4:  # partial results of neighbouring outputs fill vectors
+        width = max(d for d in range(1, min(inner, 4 * lanes) + 1) if inner % d == 0)
         *outer, last = spatial
-        if width == inner:
-            vector = last
-        elif width > 1:
-            rest, vector = sch.split(last, [None, width])
-            outer = [*outer, rest]
-        else:
-            vector = None
-            outer = spatial
-        if vector is not None:
-            sch.reorder(*outer, *reduce, vector)
-            sch.vectorize(vector)
-        else:
-            sch.reorder(*outer, *reduce)
+        if width < inner:
+            rest, last = sch.split(last, [None, width])
+            outer.append(rest)
+        sch.reorder(*outer, *reduce, last)
+        if width > 1:
+            sch.vectorize(last)
         if outer:
             _parallel(sch, outer, work, device)
         first = sch.get_loops(block)[1 if outer else 0]

@@ -17,6 +17,7 @@ import tvm_ffi
 from tvm import te, tirx
 
 from edgeconv.layout import Layout
+from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern, get
 from edgeconv.schedules import emit, rules
 from edgeconv.targets import Device
@@ -40,11 +41,6 @@ class TensorTask:
     attrs: tuple[tuple[str, Any], ...]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-
-
-def pattern_of(op: str, attrs: dict[str, Any]) -> Pattern:
-    """The fusion pattern; a fused operator's follows from its steps."""
-    return attrs["body"].pattern if op == "fused" else get(op).pattern
 
 
 CHANNELWISE_WINDOWS = ("max_pool2d", "avg_pool2d")
@@ -80,7 +76,7 @@ def _physical(tensor: Tensor) -> tuple[int, ...]:
 
 
 def _blocked_view(x: te.Tensor, shape: Sequence[int], block: int) -> te.Tensor:
-    """A row-major operand, broadcast to rank 4, as [n, C/block, h, w, block] (or 1s where it is 1)."""
+    """A row-major operand, broadcast to rank 4, as [n, C/block, h, w, block]; 1 stays 1."""
     dims = [1] * (4 - len(shape)) + list(shape)
     drop = 4 - len(shape)
     n, c, h, w = dims
@@ -182,7 +178,7 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
 
 
 def _place_buffers(func: tirx.PrimFunc, tensors: Sequence[Tensor]) -> tirx.PrimFunc:
-    """Give parameters with a halo the strides and offset of their interior; forget false alignment."""
+    """Give parameters with a halo their strides and offset; forget alignment that is not there."""
     swaps = [
         (param, emit.interior_buffer(param.name, t.shape, t.layout, t.dtype, aligned=t.aligned))
         for param, t in zip(func.params, tensors, strict=True)

@@ -19,13 +19,13 @@ MOST_LINES = 500
 # within a row there are no circles. "" is the package itself, the public API.
 ROWS = (
     ("__main__", "cli"),
-    ("", "api", "onnx_backend"),
+    ("", "api", "inspection", "onnx_backend"),
     ("tuning", "runtime", "benchmarks"),
-    ("build", "artifact", "codegen"),
+    ("build", "artifact", "codegen", "linking", "memory"),
     ("strategy", "tuning_logs"),
     ("schedules",),
     ("graph", "importer", "operators"),
-    ("workload", "layout", "targets", "errors"),
+    ("workload", "layout", "targets", "errors", "version"),
 )
 RANK = {part: rank for rank, row in enumerate(ROWS) for part in row}
 # May use the public API from anywhere but below it: they are programs, not parts of the compiler.

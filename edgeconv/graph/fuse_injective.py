@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgeconv.graph.ir import Graph, Node, Value
-from edgeconv.operators.fused import FusedBody, FusedStep
-from edgeconv.operators.registry import Pattern, get
+from edgeconv.operators.fused import FusedBody, FusedStep, pattern_of
+from edgeconv.operators.registry import Pattern
 
 MAX_STEPS = 16
 _ALIASES = ("reshape", "pixels", "rows")  # free as they are: never part of a kernel
@@ -16,13 +16,6 @@ def fuse_injective(graph: Graph) -> int:
     while _fuse_one(graph):
         count += 1
     return count
-
-
-def _pattern(node: Node) -> Pattern:
-    if node.op == "fused":
-        pattern: Pattern = node.attrs["body"].pattern
-        return pattern
-    return get(node.op).pattern
 
 
 def _fuse_one(graph: Graph) -> bool:
@@ -37,7 +30,10 @@ def _fuse_one(graph: Graph) -> bool:
         if reader.op in _ALIASES or len(reader.outputs) != 1:
             continue
         # only elementwise chains: behind a gather, an elementwise producer may be evaluated anew
-        if _pattern(node) is not Pattern.ELEMENTWISE or _pattern(reader) is not Pattern.ELEMENTWISE:
+        if (
+            pattern_of(node.op, node.attrs) is not Pattern.ELEMENTWISE
+            or pattern_of(reader.op, reader.attrs) is not Pattern.ELEMENTWISE
+        ):
             continue
         merged = _merge(node, reader)
         if len(merged.attrs["body"].steps) > MAX_STEPS:

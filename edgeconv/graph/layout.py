@@ -14,19 +14,27 @@ from dataclasses import dataclass, field
 
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
-from edgeconv.operators.registry import Pattern, get
+from edgeconv.operators.fused import pattern_of
+from edgeconv.operators.registry import Pattern
 from edgeconv.workload import Conv2d
 
 FEW_CHANNELS = 4  # up to here a dense convolution reads NCHW: blocks would be mostly padding
 SMALLEST_BLOCK = 4
+_POOLS = ("max_pool2d", "avg_pool2d")
 
 
 @dataclass
 class Plan:
-    """Layouts of all values, and which values share the storage of another."""
+    """Layouts of all values, which values share the storage of another, and which want to be NHWC."""
 
     layouts: dict[Value, Layout] = field(default_factory=dict)
+    nhwc: set[Value] = field(default_factory=set)
     aliases: dict[Value, Value] = field(default_factory=dict)
+
+    def block(self, value: Value, lanes: int) -> int:
+        """Block in which an image's channels are to be stored."""
+        channels = value.shape[1]
+        return channels if value in self.nhwc and channels > 1 else block_for(channels, lanes)
 
     def root(self, value: Value) -> Value:
         """The value whose storage `value` uses."""
@@ -60,9 +68,49 @@ def block_for(channels: int, lanes: int) -> int:
     return min(block, lanes) if lanes >= SMALLEST_BLOCK else lanes
 
 
+def is_awkward(conv: Conv2d, lanes: int) -> bool:
+    """Grouped so that groups and blocks of `lanes` channels do not fit together: NHWC serves it better."""
+    kpg, cpg = conv.out_channels_per_group, conv.in_channels_per_group
+    if conv.groups == 1:
+        return False
+    whole_vectors = kpg % lanes == 0 and cpg % lanes == 0
+    whole_groups = kpg == cpg and lanes % kpg == 0
+    return not whole_vectors and not whole_groups
+
+
+def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
+    """Values of awkward convolutions, and all that must lie like them: operands of one pixelwise operator."""
+    parent: dict[Value, Value] = {}
+
+    def find(value: Value) -> Value:
+        while parent.setdefault(value, value) is not value:
+            value = parent[value]
+        return value
+
+    seeds: list[Value] = []
+    for node in graph.nodes:
+        linked: list[Value] = []
+        if is_scheduled_conv(node):
+            conv = conv_workload(node)
+            if is_awkward(conv, lanes):
+                seeds.append(node.output)
+                if max(conv.out_channels_per_group, conv.in_channels_per_group) <= lanes:
+                    seeds.append(node.inputs[0])
+            if node.attrs.get("has_residual"):
+                linked = [node.inputs[-1], node.output]
+        elif len(node.outputs) == 1 and (
+            pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE or node.op in (*_POOLS, "concat")
+        ):
+            linked = [v for v in (*node.inputs, node.output) if not v.is_constant and _is_image(v)]
+        for value in linked[1:]:
+            parent[find(value)] = find(linked[0])
+    roots = {find(v) for v in seeds}
+    return {v for v in [*parent, *seeds] if find(v) in roots}
+
+
 def choose_layouts(graph: Graph, lanes: int) -> Plan:
     """Decide all layouts; inserts `copy` nodes into the graph."""
-    plan = Plan()
+    plan = Plan(nhwc=_nhwc_values(graph, lanes))
     for value in graph.inputs:
         plan.layouts[value] = PLAIN
     consumers = graph.consumers()
@@ -84,7 +132,7 @@ def choose_layouts(graph: Graph, lanes: int) -> Plan:
             wanted = _conv_input_block(node, plan, lanes)
             if not _readable(plan, node, wanted):
                 node.inputs[0] = copied(node.inputs[0], wanted)
-            plan.layouts[node.output] = _conv_output(node, consumers, lanes)
+            plan.layouts[node.output] = _conv_output(node, plan, consumers, lanes)
             block = conv_layout(node.output, plan).block
             if node.attrs.get("has_residual"):
                 if conv_layout(node.inputs[-1], plan).block != block:
@@ -126,7 +174,7 @@ def _conv_input_block(node: Node, plan: Plan, lanes: int) -> int:
     if value.shape[2:] == (1, 1):
         return channels
     few = channels <= FEW_CHANNELS and node.attrs["groups"] == 1
-    return 1 if few else block_for(channels, lanes)
+    return 1 if few else plan.block(value, lanes)
 
 
 def _readable(plan: Plan, node: Node, block: int) -> bool:
@@ -140,32 +188,31 @@ def _readable(plan: Plan, node: Node, block: int) -> bool:
     return block == 1 or value.shape[2:] == (1, 1)
 
 
-def _conv_output(node: Node, consumers: dict[Value, list[Node]], lanes: int) -> Layout:
+def _conv_output(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: int) -> Layout:
     value = node.output
     if any(reader.op == "rows" for reader in consumers.get(value, [])):
         return Layout(value.shape[1])
-    return Layout(block_for(value.shape[1], lanes)) if _is_image(value) else PLAIN
+    return Layout(plan.block(value, lanes)) if _is_image(value) else PLAIN
 
 
 def _place(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: int) -> None:
     """Layout and storage of the outputs of anything but a scheduled convolution."""
     if _alias(node, plan):
         return
+    pattern = pattern_of(node.op, node.attrs)
     blocked = [v for v in node.inputs if plan.layouts[v].block > 1]
     for value in node.outputs:
         plan.layouts[value] = PLAIN
         if not _is_image(value) or value.dtype != "float32":
             continue
-        block = block_for(value.shape[1], lanes)
+        block = plan.block(value, lanes)
         wanted = any(
             is_scheduled_conv(r) and r.inputs[0] is value for r in consumers.get(value, [])
         )
-        follows = bool(blocked) and (
-            get(node.op).pattern is not Pattern.OPAQUE or node.op in ("max_pool2d", "avg_pool2d")
-        )
+        follows = bool(blocked) and (pattern is not Pattern.OPAQUE or node.op in _POOLS)
         if follows and node.op not in ("transpose", "reshape"):
             plan.layouts[value] = Layout(block)
-        elif wanted and get(node.op).pattern in (Pattern.ELEMENTWISE, Pattern.INJECTIVE):
+        elif wanted and pattern in (Pattern.ELEMENTWISE, Pattern.INJECTIVE):
             few = value.shape[1] <= FEW_CHANNELS
             plan.layouts[value] = Layout(1 if few else block)
 

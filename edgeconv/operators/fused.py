@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,14 @@ class FusedBody:
     def title(self) -> str:
         """The operators' names joined by "+"."""
         return "+".join(s.op for s in self.steps)
+
+
+def pattern_of(op: str, attrs: Mapping[str, Any]) -> Pattern:
+    """The fusion pattern of a node; a fused operator's follows from its steps."""
+    if op == "fused":
+        body: FusedBody = attrs["body"]
+        return body.pattern
+    return get(op).pattern
 
 
 @operator("fused", Pattern.INJECTIVE)

@@ -1,0 +1,269 @@
+"""Narrow groups: one vector holds several whole groups, and input lanes are permuted to meet their filters.
+
+For groups of at most `lanes` channels, depthwise convolution (one channel a group) among them. A vector
+holds p = min(lanes // KPG, lanes // CPG) groups; output lane o of it multiplies input channel
+(o // KPG)·CPG + k for k = 0 … CPG−1. The inputs of a vector lie side by side, so they are one load, and
+each k is one constant permute (`T.Shuffle`), which LLVM reuses for every tap that reads the pixel.
+
+    parallel (n, vector, row tile)
+      column tile
+        acc[rows, columns, lanes] = bias                              registers
+        kh → kw (unrolled)
+          rows, columns (unrolled): acc += Σ_k permute_k(data vector) · weight vector k
+        out = activation(acc + residual)
+
+TIR's plain expression of the same would be one scalar load a lane, 10 to 20 times slower.
+
+Layouts: data and out are [N, C/b, H, W, b]. In blocks, a vector must not straddle two of them
+(`supports`); in NHWC any number of channels and groups fits, the last vector overlaps its neighbour, and
+where p·KPG is less than the lanes the vector is stored in part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.s_tir import Schedule
+from tvm.tirx import Ramp
+
+from edgeconv.schedules import emit
+from edgeconv.schedules.common import (
+    FMA_LATENCY,
+    LOADS_PER_CYCLE,
+    MAX_UNROLLED_FMAS,
+    PARALLEL_MACS,
+    Mismatch,
+    ceil_div,
+    tile_start,
+)
+from edgeconv.targets import Device
+from edgeconv.workload import ConvTask
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """Tunable choices.
+
+    Attributes:
+        lanes: float32 lanes of the vectors.
+        rows, columns: output pixels of a register tile.
+        unroll_kh, unroll_kw: whether vertical and horizontal taps are unrolled into the body.
+    """
+
+    lanes: int
+    rows: int
+    columns: int
+    unroll_kh: bool
+    unroll_kw: bool
+
+
+def supports(task: ConvTask, device: Device) -> Mismatch | None:
+    """Groups must fit a vector, and vectors must lie within the blocks of both layouts."""
+    conv = task.conv
+    if conv.groups == 1:
+        return Mismatch("there is only one group")
+    width = max(conv.out_channels_per_group, conv.in_channels_per_group)
+    if width > device.lanes:
+        return Mismatch(f"a group has {width} channels, a vector {device.lanes} lanes")
+    if conv.input_shuffle > 1:
+        return Mismatch("shuffled input channels do not lie side by side")
+    if not list(_widths(task, device)):
+        return Mismatch(f"vectors of whole groups straddle blocks of {task.data.block} channels")
+    return None
+
+
+def _widths(task: ConvTask, device: Device) -> Iterator[int]:
+    """Vector widths under which no vector straddles a block: the device's, then narrower ones."""
+    conv, lanes = task.conv, device.lanes
+    width = max(conv.out_channels_per_group, conv.in_channels_per_group)
+    while lanes >= max(width, 2):
+        space = Space(task, Knobs(lanes, 1, 1, False, False))
+        if space.fits(task.data.block, conv.in_channels, space.in_channel, lanes) and space.fits(
+            task.out.block, conv.out_channels, space.out_channel, space.used
+        ):
+            yield lanes
+        lanes //= 2
+
+
+def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
+    """Every legal setting: the space both the default and the tuner choose from."""
+    conv = task.conv
+    r, s = conv.kernel_size
+    for lanes in _widths(task, device):
+        # half the registers hold accumulators, the other half pixels, their permutes and weights
+        for rows in range(1, min(6, conv.out_height) + 1):
+            for columns in range(1, conv.out_width + 1):
+                tile = rows * columns
+                if tile > device.vector_registers // 2:
+                    break
+                fmas = tile * s * conv.in_channels_per_group
+                whole = fmas * r <= MAX_UNROLLED_FMAS // 2
+                yield Knobs(lanes, rows, columns, whole, fmas <= MAX_UNROLLED_FMAS)
+
+
+def default_knobs(task: ConvTask, device: Device) -> Knobs:
+    """The candidate with the least estimated cycles (`estimate`)."""
+    return min(candidates(task, device), key=lambda knobs: estimate(task, knobs, device))
+
+
+def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
+    """Cycles of one core: per tile the longest of multiply-adds, loads and latency, plus the permutes."""
+    conv, space = task.conv, Space(task, knobs)
+    (r, s), (_, stride), (_, dilation) = conv.kernel_size, conv.stride, conv.dilation
+    width, pixels = conv.in_channels_per_group, knobs.rows * knobs.columns
+    fmas = pixels * r * s * width
+    # distinct pixels of a row that the unrolled taps share; without unrolling each tap loads anew
+    span = (knobs.columns - 1) * stride + (s - 1) * dilation + 1
+    row = min(knobs.columns * s, span) if knobs.unroll_kw else knobs.columns * s
+    loads = knobs.rows * r * row
+    permutes = loads * width if width > 1 else 0
+    latency = r * s * width * FMA_LATENCY
+    busy = max(fmas / device.fma_ports, (loads + r * s * width) / LOADS_PER_CYCLE, latency)
+    # permutes take the multiplier's ports on most cores
+    cycles = max(busy, (fmas + permutes) / device.fma_ports)
+    overhead = 12 + 3 * pixels + (0 if knobs.unroll_kw else 2 * r * s)
+    return space.tiles * (cycles + overhead)
+
+
+class Space:
+    """How groups fall into vectors. Methods take ints or TIR expressions alike."""
+
+    def __init__(self, task: ConvTask, knobs: Knobs) -> None:
+        conv = task.conv
+        self.task, self.knobs, self.conv = task, knobs, conv
+        self.kpg, self.cpg = conv.out_channels_per_group, conv.in_channels_per_group
+        per_vector = min(knobs.lanes // self.kpg, knobs.lanes // self.cpg)
+        # full blocks may hold padding lanes behind the last group; elsewhere the last vector overlaps
+        self.padded = task.out.block not in (1, conv.out_channels)
+        self.groups = per_vector if self.padded else min(per_vector, conv.groups)
+        self.used = self.groups * self.kpg
+        self.vectors = ceil_div(conv.groups, self.groups)
+        self.row_tiles = ceil_div(conv.out_height, knobs.rows)
+        self.column_tiles = ceil_div(conv.out_width, knobs.columns)
+
+    @property
+    def tiles(self) -> int:
+        """Register tiles in the whole output."""
+        return self.conv.batch * self.vectors * self.row_tiles * self.column_tiles
+
+    def first_group(self, vector: Any) -> Any:
+        """First group of a vector."""
+        if self.padded:
+            return vector * self.groups
+        return tile_start(vector, self.groups, self.conv.groups)
+
+    def in_channel(self, vector: Any) -> Any:
+        """First input channel of a vector."""
+        return self.first_group(vector) * self.cpg
+
+    def out_channel(self, vector: Any) -> Any:
+        """First output channel of a vector."""
+        return self.first_group(vector) * self.kpg
+
+    def fits(self, block: int, channels: int, start: Any, width: int) -> bool:
+        """Whether `width` lanes from each vector's start stay within a block (NHWC: always)."""
+        if block == channels and block != width:
+            return True  # the next pixel follows; lanes read from it are not used
+        if block == 1:
+            return False
+        return all(start(v) % block + width <= block for v in range(self.vectors))
+
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the packed weights: [vector, R, S, k, lane]."""
+        return (self.vectors, *self.conv.kernel_size, self.cpg, self.knobs.lanes)
+
+    def channel_table(self) -> np.ndarray:
+        """Output channel of every [vector, lane]; K stands for a lane without one."""
+        starts = np.array([self.out_channel(v) for v in range(self.vectors)])
+        table = starts[:, None] + np.arange(self.knobs.lanes)
+        table[:, self.used :] = self.conv.out_channels
+        return np.minimum(table, self.conv.out_channels)
+
+    def permutation(self, k: int) -> list[int]:
+        """Input lane that each output lane multiplies at step k; lane 0 where it does not matter."""
+        sources = [lane // self.kpg * self.cpg + k for lane in range(self.knobs.lanes)]
+        return [s if lane < self.used else 0 for lane, s in enumerate(sources)]
+
+
+def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray:
+    """OIHW [K, CPG, R, S] to [vector, R, S, k, lane], zero in lanes without a channel."""
+    filled = np.concatenate([weight, np.zeros((1, *weight.shape[1:]), weight.dtype)])
+    return np.ascontiguousarray(filled[Space(task, knobs).channel_table()].transpose(0, 3, 4, 2, 1))
+
+
+def pack_bias(task: ConvTask, knobs: Knobs, bias: np.ndarray) -> np.ndarray:
+    """[K] to [vector, lane], zero in lanes without a channel."""
+    table = Space(task, knobs).channel_table()
+    return np.concatenate([bias, np.zeros(1, bias.dtype)])[table]
+
+
+def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
+    """The kernel `(data, weight, [bias], [residual], out)`, one block a register tile."""
+    conv, space, lanes = task.conv, Space(task, knobs), knobs.lanes
+    every = Ramp(0, 1, lanes)
+
+    def body() -> None:
+        operands = emit.conv_operands(task, space.weight_shape(), (space.vectors, lanes))
+        grid = dict(n=conv.batch, v=space.vectors, oh=space.row_tiles, ow=space.column_tiles)
+        with emit.loops(**grid) as axes, emit.block("tile"):
+            n, v, oh, ow = emit.all_spatial(grid, axes)
+            acc = emit.local("acc", (knobs.rows, knobs.columns, lanes))
+            first_row = tile_start(oh, knobs.rows, conv.out_height)
+            first_column = tile_start(ow, knobs.columns, conv.out_width)
+            taps = dict(kh=conv.kernel_size[0], kw=conv.kernel_size[1])
+            tile = dict(i=knobs.rows, j=knobs.columns)
+            with emit.loops(**taps, **tile) as axes, emit.block("update"):
+                kh, kw = emit.all_reduce(taps, axes[:2])
+                i, j = emit.all_spatial(tile, axes[2:])
+                with emit.init():
+                    bias = operands.start(v, every)
+                    start = bias if task.bias else tirx.Broadcast(bias, lanes)
+                    emit.store(acc, start, [i, j, every])
+                y, x = operands.pixel(first_row + i, first_column + j, kh, kw)
+                block, channel = task.data.block, space.in_channel(v)
+                at = Ramp(channel % block, 1, lanes)
+                pixels = operands.data[n, channel // block, y, x, at]
+                value = acc[i, j, every]
+                for k in range(space.cpg):
+                    source = space.permutation(k)
+                    same = source == list(range(lanes))
+                    operand = pixels if same else tirx.Shuffle([pixels], source)
+                    value = value + operand * operands.weight[v, kh, kw, k, every]
+                emit.store(acc, value, [i, j, every])
+            stored = {**tile, "lane": min(lanes, _stored_lanes(space))}
+            with emit.loops(**stored) as axes, emit.block("store"):
+                i, j, lane = emit.all_spatial(stored, axes)
+                channel, block = space.out_channel(v), task.out.block
+                row, column = first_row + i, first_column + j
+                at = [n, channel // block, row, column, channel % block + lane]
+                operands.finish(acc[i, j, lane], at)
+
+    return emit.prim_func("lane_groups", body)
+
+
+def _stored_lanes(space: Space) -> int:
+    """Lanes of a vector that are written: all in full blocks, else those that hold a channel."""
+    return space.knobs.lanes if space.padded and space.used == space.knobs.lanes else space.used
+
+
+def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
+    """Parallel over rows of tiles, the tile and its taps unrolled into registers."""
+    tile, update, write = (sch.get_sblock(name) for name in ("tile", "update", "store"))
+    n, v, oh, _ow = sch.get_loops(tile)
+    outer = sch.fuse(n, v, oh)
+    if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
+        sch.parallel(outer)
+    *_, kh, kw, i, j = sch.get_loops(update)
+    unrolled = [i, j, *([kw] if knobs.unroll_kw else []), *([kh] if knobs.unroll_kh else [])]
+    for loop in unrolled:
+        sch.unroll(loop)
+    sch.decompose_reduction(update, kh)
+    *_, i, j, lane = sch.get_loops(write)
+    sch.unroll(i)
+    sch.unroll(j)
+    sch.vectorize(lane)
+    return sch
