@@ -1,4 +1,4 @@
-"""One file for a compiled network: native library, packed constants, and a manifest that is plain JSON.
+"""One file for a compiled network: native library, packed constants, and a manifest in plain JSON.
 
 The file is a zip archive without compression. Members: manifest.json, code.so (or code.o where no
 linker for the target was at hand), constants.bin. Hashes in the manifest are checked before use.
@@ -105,11 +105,16 @@ class Artifact:
         target = Path(path)
         code, name = self._code()
         constants = self.constants.tobytes()
+        manifest = self.manifest.to_json()
         header = {
             "format": FORMAT,
             "code": name,
-            "sha256": {name: _sha256(code), "constants.bin": _sha256(constants)},
-            "manifest": self.manifest.to_json(),
+            "sha256": {
+                name: _sha256(code),
+                "constants.bin": _sha256(constants),
+                "manifest": _sha256(_canonical(manifest)),
+            },
+            "manifest": manifest,
         }
         temporary = None
         try:
@@ -146,8 +151,8 @@ class Artifact:
         device = self.manifest.device
         if not device.is_native:
             raise ArtifactError(
-                f"this model was compiled for '{device.name}' ({device.arch}, {device.cpu}), which this "
-                "machine can't run; compile it with --target host, or copy it to the device"
+                f"this model was compiled for '{device.name}' ({device.arch}, {device.cpu}), which "
+                "this machine can't run; compile it with --target host, or copy it to the device"
             )
         if self.module is not None:
             return self.module
@@ -156,8 +161,8 @@ class Artifact:
             linker = find_linker(device)
             if linker is None or self.object_file is None:
                 raise ArtifactError(
-                    "this artifact holds an object file that was never linked; install a C compiler "
-                    "(`edgeconv doctor` says which) and open it again"
+                    "this artifact holds an object file that was never linked; install a C "
+                    "compiler (`edgeconv doctor` says which) and open it again"
                 )
             code = link(self.object_file, linker)
         with tempfile.TemporaryDirectory(prefix="edgeconv-") as folder:
@@ -168,6 +173,11 @@ class Artifact:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _canonical(data: dict[str, Any]) -> bytes:
+    """JSON that is the same for equal data."""
+    return json.dumps(data, sort_keys=True).encode()
 
 
 def from_program(
@@ -201,18 +211,19 @@ def read(path: str | os.PathLike[str]) -> Artifact:
             header = json.loads(archive.read("manifest.json"))
             if header["format"] != FORMAT:
                 raise ArtifactError(
-                    f"{source} has artifact format {header['format']}, this edgeconv reads {FORMAT}; "
-                    "compile the model again"
+                    f"{source} has artifact format {header['format']}, this edgeconv reads "
+                    f"{FORMAT}; compile the model again"
                 )
             code_name = header["code"]
             if code_name not in ("code.so", "code.o"):
                 raise ValueError(f"unknown code member {code_name!r}")
             members = {name: archive.read(name) for name in (code_name, "constants.bin")}
-        manifest = Manifest.from_json(header["manifest"])
+        members["manifest"] = _canonical(header["manifest"])
         hashes = header["sha256"]
         for name, data in members.items():
             if _sha256(data) != hashes[name]:
                 raise ArtifactError(f"{source} is damaged: {name} does not match its hash")
+        manifest = Manifest.from_json(header["manifest"])
     except ArtifactError:
         raise
     except FileNotFoundError as error:
@@ -221,16 +232,7 @@ def read(path: str | os.PathLike[str]) -> Artifact:
         raise ArtifactError(f"{source} is a folder, not an artifact") from error
     except OSError as error:
         raise ArtifactError(f"can't read {source}: {error.strerror or error}") from error
-    except (
-        zipfile.BadZipFile,
-        KeyError,
-        TypeError,
-        ValueError,
-        RecursionError,
-        NotImplementedError,
-        EOFError,
-        AttributeError,
-    ) as error:
+    except Exception as error:  # zipfile and its decompressors raise many kinds
         raise ArtifactError(
             f"{source} is not an edgeconv artifact, or is damaged: {error}"
         ) from error
