@@ -29,8 +29,8 @@ class InspectedLayer:
     Attributes:
         name: the ONNX node it came from.
         op: edgeconv's operator.
-        kind: of convolution: dense, pointwise, grouped, depthwise, each perhaps dilated; for other
-            operators the same as `op`.
+        kind: of convolution: dense, pointwise, grouped, depthwise, each perhaps dilated; "fully
+            connected"; for other operators the same as `op`.
         workload: shapes, in the shape grammar for 2-D convolutions.
         inputs, outputs: shapes of the tensors that are not constant.
         macs: multiply-accumulates of one run, of convolutions and matrix products.
@@ -149,7 +149,7 @@ def _kind(node: Node) -> str:
     if node.op == "conv2d":
         return conv_workload(node).kind
     if "conv" not in node.op:
-        return node.op
+        return "fully connected" if node.op == "dense" else node.op
     groups = int(node.attrs.get("groups", 1))
     per_group = node.inputs[0].shape[1] // groups
     kind = "dense" if groups == 1 else "depthwise" if per_group == 1 else "grouped"

@@ -12,6 +12,7 @@ from edgeconv.cli import output as out
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
 from edgeconv.cli.options import InputShapes, Json, ModelFile, Target, Threads, parse_shapes
+from edgeconv.cli.sources import require_onnx
 
 Output = Annotated[
     Path | None,
@@ -45,6 +46,7 @@ def command(
       edgeconv compile net.onnx --target raspberry-pi-4 --threads 4 -o net.edgeconv
     """
     shapes = parse_shapes(input_shape)
+    require_onnx(model)
     path = Path(f"{model.stem}.edgeconv") if output is None else output
     out.check_output(path, [model])
     start = time.perf_counter()

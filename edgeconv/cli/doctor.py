@@ -73,7 +73,7 @@ def _print(checks: list[Check]) -> None:
         out.Column("Check"),
         out.Column("Status"),
         out.Column("Found", wrap=True),
-        out.Column("What to do", wrap=True),
+        out.Column("What to do", below=True),
     ]
     before = ["", *(check.section for check in checks)]
     rows = [

@@ -9,6 +9,7 @@ from edgeconv.cli import output as out
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
 from edgeconv.cli.options import InputShapes, Json, ModelFile, Target, Threads, parse_shapes
+from edgeconv.cli.sources import require_onnx
 
 if TYPE_CHECKING:
     from edgeconv.build import Layer
@@ -33,6 +34,7 @@ def command(
       edgeconv explain net.onnx --target jetson-nano --threads 4
     """
     shapes = parse_shapes(input_shape)
+    require_onnx(model)
     with out.progress("loading the compiler") as report:
         from edgeconv import api
 
@@ -56,10 +58,10 @@ def command(
         out.Column("Operator"),
         out.Column("Shapes"),
         out.Column("MMAC", number=True),
-        out.Column("Schedule"),
-        out.Column("Knobs", wrap=True),
-        out.Column("Why", wrap=True),
-        *([out.Column("Refused", wrap=True)] * refused),
+        out.Column("Schedule", below=True),
+        out.Column("Knobs", below=True),
+        out.Column("Why", below=True),
+        *([out.Column("Refused", below=True)] * refused),
     ]
     rows_shown = []
     for number, layer in enumerate(layers, 1):

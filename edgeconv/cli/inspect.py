@@ -120,7 +120,7 @@ def _artifact(path: Path, compiled: Artifact) -> None:
             out.Column("Layer"),
             out.Column("Operator"),
             out.Column("Shapes"),
-            out.Column("Schedule"),
+            out.Column("Schedule", drop=1),
             out.Column("MMAC", number=True),
         ],
         [

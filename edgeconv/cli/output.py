@@ -1,7 +1,6 @@
 """Tables, messages, progress and files: everything commands print or write.
 
-Results go to stdout, all else to stderr. A terminal gets tables that fit it; a pipe or a file gets
-plain text, each row on one line however long.
+Results go to stdout, all else to stderr.
 """
 
 from __future__ import annotations
@@ -12,42 +11,36 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from edgeconv.cli.logs import is_verbose, logger
+from edgeconv.cli.tables import Column, layout, printable
 from edgeconv.errors import EdgeconvError
+
+__all__ = [
+    "Column",
+    "Report",
+    "check_output",
+    "fields",
+    "line",
+    "message",
+    "plural",
+    "printable",
+    "progress",
+    "replacing",
+    "size",
+    "table",
+    "write_json",
+]
 
 Report = Callable[[str], None]
 """Says what is being done now."""
 
-_WIDE = 100_000  # columns where nobody counts them
-_COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red", "fault": "red"}
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table.
-
-    Attributes:
-        title: header, with the unit.
-        number: right-aligned and never shortened.
-        wrap: continues on the next line where the terminal is narrow, instead of being cut.
-    """
-
-    title: str
-    number: bool = False
-    wrap: bool = False
-
-
-def printable(text: object) -> str:
-    """`text` with control characters escaped: names come from files of unknown origin."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+_COLOURS = {"note": "cyan", "warning": "yellow", "error": "red"}
 
 
 def table(
@@ -55,27 +48,11 @@ def table(
     rows: Sequence[Sequence[object]],
     total: Sequence[object] | None = None,
 ) -> None:
-    """Print a table; cells that say ok, warning or fault are coloured. `total` is a last row."""
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    shown = [[printable(c) for c in row] for row in [*rows, *([total] if total else [])]]
-    for index, column in enumerate(columns):
-        least = max([len(column.title), *(len(row[index]) for row in shown)])
-        grid.add_column(
-            column.title,
-            justify="right" if column.number else "left",
-            min_width=least if column.number else None,
-            overflow="fold" if column.wrap else "ellipsis",
-        )
-    for number, row in enumerate(shown):
-        cells = [_cell(text, column) for text, column in zip(row, columns, strict=True)]
-        grid.add_row(*cells, style="bold" if number == len(rows) else None)
-    show(grid)
-
-
-def _cell(text: str, column: Column) -> Text:
-    if column.wrap:
-        return Text(text, style=_COLOURS.get(text, ""))
-    return Text(text, style=_COLOURS.get(text, ""), no_wrap=True, overflow="ellipsis")
+    """Print a table as wide as the terminal allows; see `tables`."""
+    console = _stdout()
+    width = console.width if sys.stdout.isatty() else None
+    for text in layout(columns, rows, total, width):
+        console.print(text, soft_wrap=True)
 
 
 def fields(rows: Sequence[tuple[str, object]]) -> None:
@@ -90,21 +67,8 @@ def line(text: str = "", *, style: str = "") -> None:
     _stdout().print(Text(text, style=style), soft_wrap=True)
 
 
-def show(renderable: object) -> None:
-    """Print something of rich's; without trailing blanks where it isn't a terminal."""
-    console = _stdout()
-    if sys.stdout.isatty():
-        console.print(renderable)
-        return
-    with console.capture() as capture:
-        console.print(renderable)
-    text = "\n".join(part.rstrip() for part in capture.get().splitlines())
-    sys.stdout.write(text + "\n")
-
-
 def _stdout() -> Console:
-    width = None if sys.stdout.isatty() else _WIDE
-    return Console(width=width, highlight=False, markup=False, emoji=False)
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def write_json(data: object) -> None:

@@ -99,15 +99,15 @@ def command(
     columns = [
         out.Column("#", number=True),
         out.Column("Layer"),
-        out.Column("Operator"),
+        out.Column("Operator", drop=1),
         out.Column("Shapes"),
         out.Column("ms", number=True),
         out.Column("% of time", number=True),
         out.Column("GFLOP/s", number=True),
         out.Column("% of peak", number=True),
-        out.Column("KiB moved", number=True),
-        out.Column("Schedule"),
-        out.Column("Knobs"),
+        out.Column("KiB moved", number=True, drop=2),
+        out.Column("Schedule", drop=3),
+        out.Column("Knobs", drop=4),
     ]
     total: list[Any] = ["", "total", "", "", f"{profile.total_ms:.4f}", "100.0"]
     total += _speed(gflops, gflops / profile.peak_gflops)

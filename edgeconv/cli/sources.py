@@ -34,6 +34,16 @@ def is_artifact(path: Path) -> bool:
         raise EdgeconvError(f"can't read {path}: {reason}") from None
 
 
+def require_onnx(path: Path) -> None:
+    """Refuse artifacts where an ONNX file is wanted.
+
+    Raises:
+        EdgeconvError: it is an artifact, there is no such file, or it is a folder.
+    """
+    if is_artifact(path):
+        raise EdgeconvError(f"{path} is compiled already; give the ONNX file it was made from")
+
+
 def open_model(
     path: Path,
     target: str | None,

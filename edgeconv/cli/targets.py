@@ -65,17 +65,17 @@ def _list(devices: list[Device]) -> None:
     out.table(
         [
             out.Column("Target"),
-            out.Column("Arch"),
+            out.Column("Arch", drop=1),
             out.Column("CPU"),
             out.Column("Lanes", number=True),
-            out.Column("FMA/cycle", number=True),
-            out.Column("L1d KiB", number=True),
-            out.Column("L2 KiB", number=True),
-            out.Column("L3 KiB", number=True),
+            out.Column("FMA/cycle", number=True, drop=2),
+            out.Column("L1d KiB", number=True, drop=4),
+            out.Column("L2 KiB", number=True, drop=3),
+            out.Column("L3 KiB", number=True, drop=5),
             out.Column("Cores", number=True),
             out.Column("GHz", number=True),
             out.Column("Runs here"),
-            out.Column("Description"),
+            out.Column("Description", drop=6),
         ],
         [
             (
@@ -89,7 +89,7 @@ def _list(devices: list[Device]) -> None:
                 f"{d.l3_kib:,}" if d.l3_kib else "",
                 d.cores,
                 f"{d.ghz:g}" if d.ghz else "",
-                "this machine" if d.name == "host" else "yes" if d.is_native else "",
+                "yes" if d.is_native else "",
                 d.description,
             )
             for d in devices
