@@ -7,6 +7,7 @@ def relu(node: NodeContext) -> Value:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -40,6 +41,23 @@ def converts(*op_types: str) -> Callable[[Converter], Converter]:
         return fn
 
     return register
+
+
+def in_float32(convert: Converter) -> Converter:
+    """A converter that computes float16 in float32 and rounds the results: sums stay exact."""
+
+    @functools.wraps(convert)
+    def wrapped(node: NodeContext) -> Value | Sequence[Value]:
+        if not any(v is not None and v.dtype == "float16" for v in node.inputs):
+            return convert(node)
+        node.inputs = [
+            v if v is None or v.dtype != "float16" else node.cast(v, "float32") for v in node.inputs
+        ]
+        results = convert(node)
+        many = [results] if isinstance(results, Value) else results
+        return [node.cast(v, "float16") if v.dtype == "float32" else v for v in many]
+
+    return wrapped
 
 
 def converter(op_type: str) -> Converter | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeconv.graph.ir import Value
-from edgeconv.importer.context import NodeContext, converts
+from edgeconv.importer.context import NodeContext, converts, in_float32
 from edgeconv.importer.windows import Ints, as_1d, as_2d, integers, window
 from edgeconv.operators.registry import ShapeError
 
 
 @converts("Conv")
+@in_float32
 def conv(node: NodeContext) -> Value:
     """Convolution with one to three spatial axes."""
     x, weight, bias = node.input(0), node.input(1), node.optional(2)
@@ -40,6 +41,7 @@ def conv(node: NodeContext) -> Value:
 
 
 @converts("ConvTranspose")
+@in_float32
 def conv_transpose(node: NodeContext) -> Value:
     """Transposed convolution with one to three spatial axes."""
     x, weight, bias = node.input(0), node.input(1), node.optional(2)

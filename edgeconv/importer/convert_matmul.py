@@ -7,11 +7,12 @@ import math
 import numpy as np
 
 from edgeconv.graph.ir import Value
-from edgeconv.importer.context import NodeContext, converts
+from edgeconv.importer.context import NodeContext, converts, in_float32
 from edgeconv.operators.registry import ShapeError
 
 
 @converts("Gemm")
+@in_float32
 def gemm(node: NodeContext) -> Value:
     """alpha·A·B + beta·C; "dense" where B is a constant."""
     a, b, c = node.input(0), node.input(1), node.optional(2)
@@ -51,6 +52,7 @@ def _scaled(node: NodeContext, x: Value, factor: float) -> Value:
 
 
 @converts("MatMul")
+@in_float32
 def matmul(node: NodeContext) -> Value:
     """Numpy's matmul; "dense" where the right side is a constant matrix."""
     return product(node, node.input(0), node.input(1))
@@ -82,6 +84,7 @@ def _result_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @converts("Einsum")
+@in_float32
 def einsum(node: NodeContext) -> Value:
     """Products over common letters, two operands at a time; a letter once in each operand."""
     equation = node.attr("equation").replace(" ", "")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from edgeconv.graph.ir import Value
-from edgeconv.importer.context import NodeContext, converts
+from edgeconv.importer.context import NodeContext, converts, in_float32
 from edgeconv.importer.convert_reduce import mean
 from edgeconv.importer.convert_shape import normalised
 from edgeconv.operators.registry import ShapeError
@@ -103,6 +103,7 @@ def _standardised(
 
 
 @converts("InstanceNormalization")
+@in_float32
 def instance_normalization(node: NodeContext) -> Value:
     """Each channel of each image by itself."""
     x, scale, bias = node.input(0), node.input(1), node.input(2)
@@ -185,6 +186,7 @@ def lp_normalization(node: NodeContext) -> Value:
 
 
 @converts("LRN")
+@in_float32
 def lrn(node: NodeContext) -> Value:
     """Local response normalisation across channels."""
     return node.emit(
@@ -198,6 +200,7 @@ def lrn(node: NodeContext) -> Value:
 
 
 @converts("Softmax", "LogSoftmax", "Hardmax")
+@in_float32
 def softmax(node: NodeContext) -> Value:
     """Along one axis from opset 13 on, over all axes from `axis` on before."""
     x = node.input(0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeconv.graph.ir import Value
-from edgeconv.importer.context import NodeContext, converts
+from edgeconv.importer.context import NodeContext, converts, in_float32
 from edgeconv.importer.windows import Window, as_1d, as_2d, window
 
 
@@ -45,6 +45,7 @@ def max_pool(node: NodeContext) -> list[Value]:
 
 
 @converts("AveragePool")
+@in_float32
 def average_pool(node: NodeContext) -> Value:
     """The mean; padding counts if the model says so, what a ceiling adds never does."""
     x = node.input(0)
@@ -73,6 +74,7 @@ def _zero_padded(node: NodeContext, x: Value, win: Window) -> Value:
 
 
 @converts("LpPool")
+@in_float32
 def lp_pool(node: NodeContext) -> Value:
     """(Σ |x|^p)^(1/p) over each window."""
     x, p = node.input(0), node.attr("p", 2)
@@ -103,6 +105,7 @@ def _spatial_axes(x: Value) -> tuple[int, ...]:
 
 
 @converts("GlobalAveragePool")
+@in_float32
 def global_average_pool(node: NodeContext) -> Value:
     """The mean over all spatial axes."""
     x = node.input(0)
@@ -117,6 +120,7 @@ def global_max_pool(node: NodeContext) -> Value:
 
 
 @converts("GlobalLpPool")
+@in_float32
 def global_lp_pool(node: NodeContext) -> Value:
     """(Σ |x|^p)^(1/p) over all spatial axes."""
     x, p = node.input(0), node.attr("p", 2)

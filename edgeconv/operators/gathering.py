@@ -67,7 +67,9 @@ def scatter_elements(
     x: te.Tensor, indices: te.Tensor, updates: te.Tensor, *, axis: int, reduction: str
 ) -> te.Tensor:
     """x with updates[i] put at (or combined with) x[i], index of `axis` from `indices`."""
-    return topi.scatter_elements(x, indices, updates, axis=axis, reduction=reduction)
+    out = topi.scatter_elements(x, indices, updates, axis=axis, reduction=reduction)
+    # topi's loop nest has no root block of its own, which scheduling needs
+    return te.compute(x.shape, lambda *i: out(*i), name="scattered")
 
 
 @operator("scatter_nd", Pattern.OPAQUE)

@@ -8,7 +8,6 @@ from tvm import te, tirx
 
 from edgeconv.operators.broadcasting import broadcast_shape, read, static_shape
 from edgeconv.operators.registry import Pattern, ShapeError, operator
-from edgeconv.operators.vector_math import dtype_of
 
 
 @operator("dense", Pattern.OPAQUE)
@@ -18,28 +17,10 @@ def dense(x: te.Tensor, weight: te.Tensor, *bias: te.Tensor, has_bias: bool = Fa
     if k != wk:
         raise ShapeError(f"{k} columns of x, {wk} of the weight")
     axis = te.reduce_axis((0, k), "k")
-    dtype, wide = str(x.dtype), _accumulator(str(x.dtype))
-    out = te.compute(
-        (m, n),
-        lambda i, j: te.sum(_as(wide, x(i, axis)) * _as(wide, weight(j, axis)), axis),
-        name="dense",
-    )
-    if not has_bias and wide == dtype:
+    out = te.compute((m, n), lambda i, j: te.sum(x[i, axis] * weight[j, axis], axis), name="dense")
+    if not has_bias:
         return out
-
-    def finish(i: Any, j: Any) -> Any:
-        return _as(dtype, out(i, j) + _as(wide, bias[0](j)) if has_bias else out(i, j))
-
-    return te.compute((m, n), finish, name="bias")
-
-
-def _accumulator(dtype: str) -> str:
-    """The type of a sum of products; float16 would lose small terms."""
-    return "float32" if dtype == "float16" else dtype
-
-
-def _as(dtype: str, value: Any) -> Any:
-    return value if dtype_of(value) == dtype else tirx.Cast(dtype, value)
+    return te.compute((m, n), lambda i, j: out[i, j] + bias[0][j], name="bias")
 
 
 @operator("matmul", Pattern.OPAQUE)
@@ -50,19 +31,14 @@ def matmul(a: te.Tensor, b: te.Tensor) -> te.Tensor:
         raise ShapeError(f"{list(left)} times {list(right)}")
     batch = broadcast_shape([left[:-2], right[:-2]])
     axis = te.reduce_axis((0, left[-1]), "k")
-    dtype, wide = str(a.dtype), _accumulator(str(a.dtype))
 
     def element(*index: Any) -> Any:
         at = (*batch, left[-2], right[-1])
         row = read(a, (*index[:-1], axis), (*at[:-1], left[-1]))
         column = read(b, (*index[:-2], axis, index[-1]), (*at[:-2], left[-1], at[-1]))
-        return te.sum(_as(wide, row) * _as(wide, column), axis)
+        return te.sum(row * column, axis)
 
-    shape = (*batch, left[-2], right[-1])
-    out = te.compute(shape, element, name="matmul")
-    if wide == dtype:
-        return out
-    return te.compute(shape, lambda *i: _as(dtype, out(*i)), name="narrowed")
+    return te.compute((*batch, left[-2], right[-1]), element, name="matmul")
 
 
 @operator("integer_matmul", Pattern.OPAQUE)

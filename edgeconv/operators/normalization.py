@@ -29,17 +29,9 @@ def _shifted(x: te.Tensor, axis: int) -> tuple[Callable[..., Any], te.Tensor, Ca
     return shifted, total, lambda *i: (exponential(*i), total(*group(i)))
 
 
-def _in_float32(fn: Callable[..., te.Tensor], x: te.Tensor, axis: int) -> te.Tensor:
-    wide = te.compute(x.shape, lambda *i: tirx.Cast("float32", x(*i)), name="wide")
-    out = fn(wide, axis=axis)
-    return te.compute(x.shape, lambda *i: tirx.Cast("float16", out(*i)), name="narrow")
-
-
 @operator("softmax", Pattern.OPAQUE)
 def softmax(x: te.Tensor, *, axis: int) -> te.Tensor:
     """e^x / sum of e^x along `axis`, computed from x - max."""
-    if str(x.dtype) == "float16":  # the sum would lose small terms
-        return _in_float32(softmax, x, axis)
     *_, parts = _shifted(x, axis)
 
     def element(*index: Any) -> Any:
@@ -52,8 +44,6 @@ def softmax(x: te.Tensor, *, axis: int) -> te.Tensor:
 @operator("log_softmax", Pattern.OPAQUE)
 def log_softmax(x: te.Tensor, *, axis: int) -> te.Tensor:
     """log(softmax(x)) = x - max - log(sum of e^(x - max))."""
-    if str(x.dtype) == "float16":
-        return _in_float32(log_softmax, x, axis)
     shifted, total, _ = _shifted(x, axis)
     shape = static_shape(total)
     logarithm = te.compute(shape, lambda *i: vm.log(total(*i)), name="logarithm")
