@@ -1,6 +1,7 @@
 """The engines a quick comparison runs: edgeconv, ONNX Runtime, and TVM as it comes.
 
-Each is one function `(model, threads) -> Engine`; `call` is what is timed, inputs and outputs bound.
+Each is one function `(model, threads) -> Engine`; `call` is what is timed, inputs and outputs
+bound.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-import edgeconv
 from edgeconv.benchmarks.engines import Arrays, Engine
 from edgeconv.errors import EdgeconvError
 
@@ -19,7 +18,7 @@ MAX_ERROR = 1e-4  # of the output's largest magnitude
 
 @dataclass(frozen=True)
 class Result:
-    """One engine on one network: milliseconds of every round, and the error against the reference."""
+    """One engine on one network: all rounds in ms, and the error against the reference."""
 
     engine: str
     samples_ms: tuple[float, ...]
@@ -29,6 +28,15 @@ class Result:
     def median_ms(self) -> float:
         """Median latency."""
         return float(np.median(self.samples_ms))
+
+    def to_json(self) -> dict[str, object]:
+        """Summary and raw samples as JSON types."""
+        return {
+            "engine": self.engine,
+            "median_ms": round(self.median_ms, 4),
+            "relative_error": self.error,
+            "samples_ms": [round(s, 4) for s in self.samples_ms],
+        }
 
 
 def pin(threads: int) -> None:
@@ -88,4 +96,4 @@ def random_inputs(model: onnx.ModelProto, seed: int = 0) -> Arrays:
     return random_arrays(specs, seed)
 
 
-__all__ = ["MAX_ERROR", "Result", "edgeconv", "interleave", "pin", "random_inputs"]
+__all__ = ["MAX_ERROR", "Result", "interleave", "pin", "random_inputs"]

@@ -1,7 +1,8 @@
 """Real networks that need no download: the nine models inside the onnx package.
 
-They ship with constant weights, and outputs so uniform that any compiler looks right; `light_network`
-can give them seeded He-normal weights (He et al. 2015) and plausible batch-norm statistics instead.
+They ship with constant weights, and outputs so uniform that any compiler looks right.
+`light_network` can give them seeded He-normal weights (He et al. 2015) and plausible batch-norm
+statistics instead.
 """
 
 from __future__ import annotations

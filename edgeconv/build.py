@@ -94,7 +94,7 @@ class _Constants:
         """Byte offset of the array in the blob."""
         data = np.ascontiguousarray(array)
         raw = data.reshape(-1).view(np.uint8)
-        digest = hashlib.blake2b(raw, digest_size=16).digest() + str(raw.size).encode()
+        digest = hashlib.blake2b(raw.data, digest_size=16).digest() + str(raw.size).encode()
         if digest not in self._known:
             self._known[digest] = self.size
             self.parts.append(raw)
@@ -269,7 +269,7 @@ def _request(value: Value, layout: Layout, steps: list[int]) -> memory.Request:
 
 
 def _block_constant(tensor: Tensor, data: np.ndarray, block: int) -> tuple[Tensor, np.ndarray]:
-    """A constant operand of a blocked elementwise kernel, stored in blocks too if it has channels."""
+    """A constant operand of a blocked elementwise kernel, in blocks too if it has channels."""
     shape = (1,) * (4 - data.ndim) + data.shape
     n, c, h, w = shape
     if c == 1:

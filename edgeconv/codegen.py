@@ -1,7 +1,8 @@
-"""From scheduled kernels to one native module: raw-pointer kernels and a `main` that calls them in order.
+"""From scheduled kernels to one native module: raw-pointer kernels and a `main` that calls them in
+order.
 
-`main(inputs…, outputs…, constants, workspace, first, last)` runs steps first … last−1. The network is one
-packed call: no virtual machine, no allocation, and a profiler can run any single step.
+`main(inputs…, outputs…, constants, workspace, first, last)` runs steps first … last−1. The network
+is one packed call: no virtual machine, no allocation, and a profiler can run any single step.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _address(bases: dict[tuple[str, int], Any], operand: Operand) -> Any:
 
 @tirx.transform.prim_func_pass(opt_level=0)
 def _scratch_on_cpu(func: tirx.PrimFunc, _mod: Any, _context: Any) -> tirx.PrimFunc:
-    """Tell TVM where scratch memory lives: it reads that off tensor arguments, which we don't have."""
+    """Tell TVM where scratch memory lives: it reads that off tensors, and we pass pointers."""
     body = func.body
     for key, value in (("device_type", 1), ("device_id", 0)):
         body = tirx.AttrStmt(tirx.IntImm("int32", 0), key, tirx.IntImm("int32", value), body)

@@ -1,7 +1,7 @@
 """Where the elements of a 4-D activation lie in memory.
 
-A layout cuts the channels into chunks of `block` and stores [N, C/block, H, W, block], with a rim of
-`halo` zero pixels around each map: block 1 is NCHW, block C is NHWC, block = lanes is NCHW{L}c.
+A layout cuts the channels into chunks of `block` and stores [N, C/block, H, W, block], with a rim
+of `halo` zero pixels around each map: block 1 is NCHW, block C is NHWC, block = lanes is NCHW{L}c.
 The halo belongs to the buffer, is zeroed once, and stands in for the padding of every convolution
 that reads it, so no kernel copies or tests a border.
 """

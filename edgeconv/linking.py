@@ -1,4 +1,4 @@
-"""Shared libraries from LLVM's object files, with whatever linker the machine has for the target."""
+"""Shared libraries from LLVM's object files, with the linker this machine has for the target."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ LINK_TIMEOUT = 180  # seconds; zig builds its C library stubs on first use
 
 
 def find_linker(device: Device) -> list[str] | None:
-    """The command that links a shared library for the device, up to its arguments; None if there is none."""
+    """The command that links a shared library for the device, up to its arguments; None if there is
+    none.
+    """
     names: list[str] = []
     if device.is_native:
         names += ["cc", "gcc", "clang"]

@@ -1,7 +1,7 @@
 """Offsets of all activations in one workspace, reused as soon as a value is dead.
 
-Buffers with a halo never share memory with other shapes: their rim is zeroed once, when the workspace
-is made, and stays zero because kernels write interiors only.
+Buffers with a halo never share memory with other shapes: their rim is zeroed once, when the
+workspace is made, and stays zero because kernels write interiors only.
 """
 
 from __future__ import annotations

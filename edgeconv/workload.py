@@ -1,4 +1,6 @@
-"""What a convolution computes, without saying how: the key every schedule, record and report shares."""
+"""What a convolution computes, without saying how: the key every schedule, record and report
+shares.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The convolution families: one file each, one row each. Everything else is generated from the rows."""
+"""The convolution families: one file each, one row each. Everything else is generated from the
+rows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What every convolution family shares: reasons for refusing a task, and integer-or-symbolic arithmetic."""
+"""What every convolution family shares: reasons for refusing a task, and integer-or-symbolic
+arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
-
 
 FMA_LATENCY = 4  # cycles; Zen 2–5, Skylake–Golden Cove and Cortex-A72–A78 all take 4
 LOADS_PER_CYCLE = 2
@@ -33,7 +34,9 @@ def minimum(a: Any, b: Any) -> Any:
 
 
 def tile_start(tile: Any, size: int, extent: int) -> Any:
-    """Where tile number `tile` of `size` starts; the last overlaps its neighbour rather than end short."""
+    """Where tile number `tile` of `size` starts; the last overlaps its neighbour rather than end
+    short.
+    """
     return tile * size if extent % size == 0 else minimum(tile * size, extent - size)
 
 

@@ -1,7 +1,7 @@
 """A thin readable layer over TVM's IRBuilder for kernels written as loops and blocks.
 
-Kernels whose parameters depend on the task (bias, residual) can't be TVMScript functions with a fixed
-signature; with these helpers they keep TVMScript's look.
+Kernels whose parameters depend on the task (bias, residual) can't be TVMScript functions with a
+fixed signature; with these helpers they keep TVMScript's look.
 """
 
 from __future__ import annotations

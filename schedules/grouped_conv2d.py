@@ -1,8 +1,8 @@
 """Grouped Spatial Pack convolution (GSPC): any groups from 1 up, any kernel, stride and dilation.
 
-Source: Gibson et al., "Optimizing Grouped Convolutions on Edge Devices", ASAP 2020. The output is cut
-into tiles of rows × columns pixels × `vectors` channel vectors, one tile is held in registers while
-the reduction runs over it, and weights are packed at compile time in the order they are read.
+Source: Gibson et al., "Optimizing Grouped Convolutions on Edge Devices", ASAP 2020. The output is
+cut into tiles of rows × columns pixels × `vectors` channel vectors, one tile is held in registers
+while the reduction runs over it, and weights are packed at compile time in the order they are read.
 
     parallel (n, output-channel tile, row tile)
       column tile
@@ -11,14 +11,15 @@ the reduction runs over it, and weights are packed at compile time in the order 
           rows, columns, vectors (unrolled): acc += broadcast(data) · weight vector
         out = activation(acc + residual)
 
-A tile reads the window of input channels its groups own. Vectors are cut from the whole range of output
-channels, so a tile may span several groups; then its window does too, and the weights hold zeros for
-foreign channels. In NHWC they can be cut from each group apart (`per_group`): the last vector of a group
-overlaps its neighbour, and nothing is multiplied by zero. Groups narrower than a vector: see lane_groups.
+A tile reads the window of input channels its groups own. Vectors are cut from the whole range of
+output channels, so a tile may span several groups; then its window does too, and the weights hold
+zeros for foreign channels. In NHWC they can be cut from each group apart (`per_group`): the last
+vector of a group overlaps its neighbour, and nothing is multiplied by zero. Groups narrower than a
+vector: see lane_groups.
 
 Layouts: data [N, C/b, H, W, b] with a halo that stands for the padding; weights see `pack_weights`;
-out [N, K/b', OH, OW, b'], where b' may be K (NHWC) or 1 (NCHW). The last tile of a row, a column or an
-NHWC channel run overlaps its neighbour, so there are no tail loops.
+out [N, K/b', OH, OW, b'], where b' may be K (NHWC) or 1 (NCHW). The last tile of a row, a column or
+an NHWC channel run overlaps its neighbour, so there are no tail loops.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def default_knobs(task: ConvTask, device: Device) -> Knobs:
 
 
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
-    """Cycles of one core: per tile the longest of multiply-adds, loads, latency and weight traffic."""
+    """Cycles of one core: per tile the longest of FMAs, loads, latency and weight traffic."""
     conv, space = task.conv, Space(task, knobs)
     pixels = knobs.rows * knobs.columns
     steps = space.window * conv.kernel_size[0] * conv.kernel_size[1]
@@ -132,7 +133,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
 
 
 class Space:
-    """The iteration space of a task under given knobs: how channels fall into vectors, tiles and windows.
+    """The iteration space of a task under given knobs: how channels fall into vectors, tiles and
+    windows.
 
     Methods take ints or TIR expressions alike, so packing and code generation share one definition.
     """
@@ -222,7 +224,8 @@ class Space:
 
 
 def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray:
-    """OIHW [K, CPG, R, S] to [tile, chunk, R, channel, S, vector, lane], the order the kernel reads.
+    """OIHW [K, CPG, R, S] to [tile, chunk, R, channel, S, vector, lane], the order the kernel
+    reads.
 
     Zero for channels of other groups and for padding lanes.
     """

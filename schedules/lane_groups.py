@@ -1,9 +1,11 @@
-"""Narrow groups: one vector holds several whole groups, and input lanes are permuted to meet their filters.
+"""Narrow groups: one vector holds several whole groups, and input lanes are permuted to meet their
+filters.
 
-For groups of at most `lanes` channels, depthwise convolution (one channel a group) among them. A vector
-holds p = min(lanes // KPG, lanes // CPG) groups; output lane o of it multiplies input channel
-(o // KPG)·CPG + k for k = 0 … CPG−1. The inputs of a vector lie side by side, so they are one load, and
-each k is one constant permute (`T.Shuffle`), which LLVM reuses for every tap that reads the pixel.
+For groups of at most `lanes` channels, depthwise convolution (one channel a group) among them. A
+vector holds p = min(lanes // KPG, lanes // CPG) groups; output lane o of it multiplies input
+channel (o // KPG)·CPG + k for k = 0 … CPG−1. The inputs of a vector lie side by side, so they are
+one load, and each k is one constant permute (`T.Shuffle`), which LLVM reuses for every tap that
+reads the pixel.
 
     parallel (n, vector, row tile)
       column tile
@@ -15,8 +17,8 @@ each k is one constant permute (`T.Shuffle`), which LLVM reuses for every tap th
 TIR's plain expression of the same would be one scalar load a lane, 10 to 20 times slower.
 
 Layouts: data and out are [N, C/b, H, W, b]. In blocks, a vector must not straddle two of them
-(`supports`); in NHWC any number of channels and groups fits, the last vector overlaps its neighbour, and
-where p·KPG is less than the lanes the vector is stored in part.
+(`supports`); in NHWC any number of channels and groups fits, the last vector overlaps its
+neighbour, and where p·KPG is less than the lanes the vector is stored in part.
 """
 
 from __future__ import annotations
@@ -111,7 +113,9 @@ def default_knobs(task: ConvTask, device: Device) -> Knobs:
 
 
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
-    """Cycles of one core: per tile the longest of multiply-adds, loads and latency, plus the permutes."""
+    """Cycles of one core: per tile the longest of multiply-adds, loads and latency, plus the
+    permutes.
+    """
     conv, space = task.conv, Space(task, knobs)
     (r, s), (_, stride), (_, dilation) = conv.kernel_size, conv.stride, conv.dilation
     width, pixels = conv.in_channels_per_group, knobs.rows * knobs.columns
@@ -137,7 +141,7 @@ class Space:
         self.task, self.knobs, self.conv = task, knobs, conv
         self.kpg, self.cpg = conv.out_channels_per_group, conv.in_channels_per_group
         per_vector = min(knobs.lanes // self.kpg, knobs.lanes // self.cpg)
-        # full blocks may hold padding lanes behind the last group; elsewhere the last vector overlaps
+        # full blocks may hold padding lanes behind the last group; else the last vector overlaps
         self.padded = task.out.block not in (1, conv.out_channels)
         self.groups = per_vector if self.padded else min(per_vector, conv.groups)
         self.used = self.groups * self.kpg
@@ -184,7 +188,7 @@ class Space:
         return np.minimum(table, self.conv.out_channels)
 
     def permutation(self, k: int) -> list[int]:
-        """Input lane that each output lane multiplies at step k; lane 0 where it does not matter."""
+        """Input lane that each output lane multiplies at step k; 0 where it does not matter."""
         sources = [lane // self.kpg * self.cpg + k for lane in range(self.knobs.lanes)]
         return [s if lane < self.used else 0 for lane, s in enumerate(sources)]
 

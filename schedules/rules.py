@@ -1,9 +1,10 @@
-"""The rule that schedules any tensor expression: inline, parallelise, keep sums in registers, vectorise.
+"""The rule that schedules any tensor expression: inline, parallelise, keep sums in registers,
+vectorise.
 
-Every stage that survives inlining becomes one parallel loop over its outer axes. A reduction keeps its
-accumulators in registers: a lane axis (the innermost of a blocked layout) or a run of the innermost
-output axis is vectorised, or, for sums over the contiguous axis of a row-major array, the reduction
-itself is cut into vectors (`rfactor`).
+Every stage that survives inlining becomes one parallel loop over its outer axes. A reduction keeps
+its accumulators in registers: a lane axis (the innermost of a blocked layout) or a run of the
+innermost output axis is vectorised, or, for sums over the contiguous axis of a row-major array, the
+reduction itself is cut into vectors (`rfactor`).
 """
 
 from __future__ import annotations
@@ -114,7 +115,9 @@ def _work(sch: Schedule, loops: list[Any]) -> int:
 
 
 def _schedule_map(sch: Schedule, block: Any, loops: list[Any], device: Device) -> None:
-    """Elementwise and gathering stages: outer axes in parallel, the innermost left to the vectoriser."""
+    """Elementwise and gathering stages: outer axes in parallel, the innermost left to the
+    vectoriser.
+    """
     work = _work(sch, loops)
     *outer, inner = loops
     if _extent(sch, inner) == device.lanes and outer:

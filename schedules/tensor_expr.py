@@ -1,9 +1,12 @@
-"""Every operator that is not a convolution: its tensor expression on physical layouts, scheduled by rule.
+"""Every operator that is not a convolution: its tensor expression on physical layouts, scheduled by
+rule.
 
 Blocked activations ([N, C/b, H, W, b], see Layout) are handled in one of two ways:
-- channelwise operators (elementwise, pooling, spatial reductions, aligned concat) run on the five axes
+- channelwise operators (elementwise, pooling, spatial reductions, aligned concat) run on the five
+  axes
   as they lie in memory, the lane axis innermost and vectorised;
-- all others see an NCHW view of their operands, which is inlined, and write their result into whatever
+- all others see an NCHW view of their operands, which is inlined, and write their result into
+  whatever
   layout the graph wants. No operator needs a separate layout transform before or behind it.
 """
 

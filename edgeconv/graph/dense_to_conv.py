@@ -1,4 +1,6 @@
-"""Dense layers with constant weights are 1×1 convolutions: rows of x are pixels, columns are channels."""
+"""Dense layers with constant weights are 1×1 convolutions: rows of x are pixels, columns are
+channels.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ def dense_to_conv(graph: Graph) -> int:
     """Rewrite every float32 `dense`; the number of rewrites.
 
     One row: [1, K] becomes [1, K, 1, 1] by a reshape, which costs nothing. Several rows: [M, K] is
-    the NHWC form of [1, K, 1, M] (`pixels`), and the result is read back by `rows`; both are free too.
+    the NHWC form of [1, K, 1, M] (`pixels`), and the result is read back by `rows`; both are free
+    too.
     """
     count = 0
     for index, node in reversed(list(enumerate(graph.nodes))):

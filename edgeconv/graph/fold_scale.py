@@ -8,7 +8,9 @@ from edgeconv.graph.ir import Graph, Node, Value
 
 
 def fold_scale(graph: Graph) -> int:
-    """Fold every per-channel `multiply` and `add` behind a convolution or dense layer; their number."""
+    """Fold every per-channel `multiply` and `add` behind a convolution or dense layer; their
+    number.
+    """
     folded = 0
     while _fold_one(graph):
         folded += 1

@@ -1,8 +1,8 @@
 """Channel shuffles (ShuffleNet) cost nothing where a convolution can read its input shuffled.
 
-Exporters write a shuffle as reshape [N, g, C/g, H, W] → transpose → reshape. It is recognised, moved
-behind depthwise convolutions (whose filters are permuted at compile time), and absorbed: by a dense
-convolution into the order of its weights, by a grouped one into the addresses it reads.
+Exporters write a shuffle as reshape [N, g, C/g, H, W] → transpose → reshape. It is recognised,
+moved behind depthwise convolutions (whose filters are permuted at compile time), and absorbed: by a
+dense convolution into the order of its weights, by a grouped one into the addresses it reads.
 """
 
 from __future__ import annotations

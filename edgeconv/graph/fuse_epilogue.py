@@ -1,4 +1,4 @@
-"""Let a convolution add its residual and apply its activation while the results are in registers."""
+"""Let a convolution add its residual and apply its activation while results are in registers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from edgeconv.operators import registry
 
 
 def fuse_epilogue(graph: Graph) -> int:
-    """Fuse every `add` of an equal-shaped tensor, then a unary operator, into the convolution before it."""
+    """Fuse every `add` of an equal-shaped tensor, then a unary operator, into the convolution
+    before it.
+    """
     count = 0
     while _fuse_one(graph):
         count += 1

@@ -1,4 +1,6 @@
-"""Merge chains of elementwise and injective operators, so that each chain reads and writes memory once."""
+"""Merge chains of elementwise and injective operators, so that each chain reads and writes memory
+once.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Choose the physical layout of every value, and insert the few copies that remain.
 
-Convolutions want channels in blocks of the vector width (NCHW{L}c) with a halo as wide as their padding;
-pooling, elementwise and other operators follow their operands. A copy appears only where a convolution
-reads a value nobody can write in its layout: a graph input, or the row-major result of another operator.
-A residual lies in the blocks of the output it is added to.
-First layers (few channels) read NCHW.
+Convolutions want channels in blocks of the vector width (NCHW{L}c) with a halo as wide as their
+padding; pooling, elementwise and other operators follow their operands. A copy appears only where a
+convolution reads a value nobody can write in its layout: a graph input, or the row-major result of
+another operator. A residual lies in the blocks of the output it is added to. First layers (few
+channels) read NCHW.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _POOLS = ("max_pool2d", "avg_pool2d")
 
 @dataclass
 class Plan:
-    """Layouts of all values, which values share the storage of another, and which want to be NHWC."""
+    """Layouts of all values, which values share another's storage, and which want to be NHWC."""
 
     layouts: dict[Value, Layout] = field(default_factory=dict)
     nhwc: set[Value] = field(default_factory=set)
@@ -69,7 +69,9 @@ def block_for(channels: int, lanes: int) -> int:
 
 
 def is_awkward(conv: Conv2d, lanes: int) -> bool:
-    """Grouped so that groups and blocks of `lanes` channels do not fit together: NHWC serves it better."""
+    """Grouped so that groups and blocks of `lanes` channels do not fit together: NHWC serves it
+    better.
+    """
     kpg, cpg = conv.out_channels_per_group, conv.in_channels_per_group
     if conv.groups == 1:
         return False
@@ -79,7 +81,9 @@ def is_awkward(conv: Conv2d, lanes: int) -> bool:
 
 
 def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
-    """Values of awkward convolutions, and all that must lie like them: operands of one pixelwise operator."""
+    """Values of awkward convolutions, and all that must lie like them: operands of one pixelwise
+    operator.
+    """
     parent: dict[Value, Value] = {}
 
     def find(value: Value) -> Value:
@@ -147,7 +151,9 @@ def choose_layouts(graph: Graph, lanes: int) -> Plan:
 
 
 def conv_layout(value: Value, plan: Plan) -> Layout:
-    """A value's layout as a convolution sees it: row-major is NCHW, or NHWC where maps are single pixels."""
+    """A value's layout as a convolution sees it: row-major is NCHW, or NHWC where maps are single
+    pixels.
+    """
     layout = plan.layouts[value]
     if not layout.is_plain:
         return layout

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from edgeconv.graph.dense_to_conv import dense_to_conv
 from edgeconv.graph.fold_scale import fold_scale
+from edgeconv.graph.fold_shuffle import fold_shuffle
 from edgeconv.graph.fuse_epilogue import fuse_epilogue
 from edgeconv.graph.fuse_injective import fuse_injective
 from edgeconv.graph.ir import Graph
 from edgeconv.graph.recognise_activation import recognise_activation
-from edgeconv.graph.fold_shuffle import fold_shuffle
 from edgeconv.graph.simplify import simplify
 
 PASSES: tuple[tuple[str, Callable[[Graph], int]], ...] = (

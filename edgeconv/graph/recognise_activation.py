@@ -1,4 +1,4 @@
-"""Recognise activations that exporters write as several operators: x·sigmoid(x), x·hard_sigmoid(x)."""
+"""Recognise activations that exporters write as two operators: x·sigmoid(x), x·hard_sigmoid(x)."""
 
 from __future__ import annotations
 

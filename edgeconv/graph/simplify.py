@@ -1,4 +1,4 @@
-"""Rewrites that are always right: no-op reshapes, chains of reshapes, elementwise before a reshape."""
+"""Rewrites that are always right: reshapes that do nothing, in chains, or before an activation."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def conv2d(
 
 
 def shuffled(channel: Any, channels: int, groups: int) -> Any:
-    """The channel that stands at `channel` after a shuffle in `groups` groups; ints or expressions."""
+    """The channel that a shuffle in `groups` groups puts at `channel`; ints or expressions."""
     return channel % groups * (channels // groups) + channel // groups if groups > 1 else channel
 
 

@@ -13,7 +13,9 @@ from edgeconv.operators.registry import Pattern, get, operator
 
 @dataclass(frozen=True)
 class FusedStep:
-    """One operator inside a fused one; `args` index earlier values: inputs first, then step outputs."""
+    """One operator inside a fused one; `args` index earlier values: inputs first, then step
+    outputs.
+    """
 
     op: str
     attrs: tuple[tuple[str, Any], ...]

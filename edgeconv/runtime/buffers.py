@@ -22,7 +22,8 @@ def aligned(shape: tuple[int, ...], dtype: str, *, zero: bool = False) -> np.nda
 
 
 def as_array(value: Any, spec: TensorSpec) -> np.ndarray:
-    """`value` (numpy, or any DLPack tensor on the CPU) as a contiguous array; no copy if it can be helped.
+    """`value` (numpy, or any DLPack tensor on the CPU) as a contiguous array; no copy if it can be
+    helped.
 
     Raises:
         InputError: it does not fit the input's shape or type.

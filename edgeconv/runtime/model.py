@@ -92,7 +92,8 @@ class Model:
         """Fix the buffers once: the returned call reads the arrays given here, each time anew.
 
         Arrays that are contiguous and writeable are used as they are; others are copied once, and
-        the copy is in `call.inputs`. Results lie in `call.outputs` and are overwritten by each call.
+        the copy is in `call.inputs`. Results lie in `call.outputs` and are overwritten by each
+        call.
 
         Raises:
             InputError: a name, shape or type does not fit.
@@ -185,6 +186,7 @@ def random_arrays(specs: tuple[TensorSpec, ...], seed: int) -> dict[str, np.ndar
     arrays = {}
     for spec in specs:
         kind = np.dtype(spec.dtype).kind
+        values: np.ndarray
         if kind == "f":
             values = rng.standard_normal(spec.shape)
         elif kind == "b":
