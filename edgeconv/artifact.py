@@ -68,7 +68,8 @@ class Manifest:
             )
 
         def layer(item: dict[str, Any]) -> Layer:
-            return Layer(**{**item, "source": tuple(item["source"])})
+            refused = tuple((str(name), str(why)) for name, why in item["refused"])
+            return Layer(**{**item, "source": tuple(item["source"]), "refused": refused})
 
         device = {**data["device"], "features": tuple(data["device"]["features"])}
         return Manifest(
@@ -128,10 +129,13 @@ class Artifact:
                     archive.writestr("constants.bin", constants)
             temporary.chmod(0o644)
             temporary.replace(target)
-        except OSError as error:
+        except BaseException as error:  # Ctrl-C too leaves nothing behind
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
-            raise ArtifactError(f"can't write {target}: {error.strerror or error}") from error
+            if isinstance(error, OSError):
+                reason = error.strerror or str(error)
+                raise ArtifactError(f"can't write {target}: {reason}") from error
+            raise
         return target
 
     def _code(self) -> tuple[bytes, str]:

@@ -47,6 +47,7 @@ class Layer:
         macs: multiply-accumulates.
         bytes: bytes read and written at least once.
         source: names of the ONNX nodes.
+        refused: schedules that cannot take the layer, and why.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Layer:
     macs: int
     bytes: int
     source: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ class _Builder:
             conv.macs,
             4 * moved,
             node.source,
+            choice.refused,
         )
         self.calls.append(_Call(kernel, operands, layer))
 

@@ -50,5 +50,5 @@ class UnsupportedOperator(ModelError):
         lines = "\n  ".join(str(i) for i in items)
         super().__init__(
             f"{len(items)} operator(s) in this model are not supported:\n  {lines}\n"
-            "`edgeconv inspect` lists every layer; rewrite or remove these nodes and try again."
+            "Rewrite or remove these nodes in the exporting framework and try again."
         )
