@@ -10,13 +10,14 @@ from edgeconv.artifact import TensorSpec
 from edgeconv.errors import InputError
 
 ALIGNMENT = 64  # bytes; kernels assume it of everything but inputs
+SLACK = 64  # readable bytes behind an array: a vector load of the last pixel may reach there
 
 
 def aligned(shape: tuple[int, ...], dtype: str, *, zero: bool = False) -> np.ndarray:
     """An array whose data starts at a multiple of 64 bytes; uninitialised unless `zero`."""
     kind = np.dtype(dtype)
     size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-    raw = (np.zeros if zero else np.empty)(size + ALIGNMENT, np.uint8)
+    raw = (np.zeros if zero else np.empty)(size + ALIGNMENT + SLACK, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size].view(kind).reshape(shape)
 
