@@ -43,7 +43,7 @@ def with_he_normal_weights(model: onnx.ModelProto, seed: int) -> onnx.ModelProto
             continue
         shape = tuple(int(d) for d in shapes[node.input[0]])
         role = _role(node.output[0], readers)
-        weight = _draw(rng, role, shape).astype(np.float32)
+        weight = _draw(rng, role, shape)
         graph.initializer.append(numpy_helper.from_array(weight, node.output[0]))
         gone.add(node.input[0])
     del graph.node[:]
@@ -83,11 +83,12 @@ def _reaches_relu(value: str, readers: dict[str, list[tuple[onnx.NodeProto, int]
 
 
 def _draw(rng: np.random.Generator, role: str, shape: tuple[int, ...]) -> np.ndarray:
-    normal = rng.standard_normal(shape)
+    normal = rng.standard_normal(shape, np.float32)
     gain = {"kernel before relu": 2.0, "kernel": 1.0, "last kernel": 0.1}.get(role)
     if gain is not None:
-        return normal * np.sqrt(gain / np.prod(shape[1:]))
+        normal *= np.float32(np.sqrt(gain / np.prod(shape[1:])))
+        return normal
     if role == "variance":
-        return 1.0 + 0.1 * np.abs(normal)
-    centre = {"scale": 1.0, "damped": 0.3}.get(role, 0.0)
-    return centre + 0.1 * (centre or 1.0) * normal
+        return np.float32(1) + np.float32(0.1) * np.abs(normal)
+    centre = np.float32({"scale": 1.0, "damped": 0.3}.get(role, 0.0))
+    return centre + np.float32(0.1) * (centre or np.float32(1)) * normal

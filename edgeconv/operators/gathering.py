@@ -67,9 +67,21 @@ def scatter_elements(
     x: te.Tensor, indices: te.Tensor, updates: te.Tensor, *, axis: int, reduction: str
 ) -> te.Tensor:
     """x with updates[i] put at (or combined with) x[i], index of `axis` from `indices`."""
-    out = topi.scatter_elements(x, indices, updates, axis=axis, reduction=reduction)
+    size = static_shape(x)[axis]
+
+    def matrix(t: te.Tensor, element: Any) -> te.Tensor:
+        """A copy with an axis in front: topi binds buffers of one axis to unknown offsets."""
+        return te.compute((1, *static_shape(t)), lambda _, *i: element(*i), name="operand")
+
+    out = topi.scatter_elements(
+        matrix(x, x),
+        matrix(indices, lambda *i: tirx.Cast("int64", _wrapped(indices(*i), size))),
+        matrix(updates, updates),
+        axis=axis + 1,
+        reduction=reduction,
+    )
     # topi's loop nest has no root block of its own, which scheduling needs
-    return te.compute(x.shape, lambda *i: out(*i), name="scattered")
+    return te.compute(x.shape, lambda *i: out(0, *i), name="scattered")
 
 
 @operator("scatter_nd", Pattern.OPAQUE)
