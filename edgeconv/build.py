@@ -29,7 +29,7 @@ from edgeconv.graph.pipeline import optimise
 from edgeconv.layout import Layout
 from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
-from edgeconv.schedules import tensor_expr
+from edgeconv.schedules import relayout, tensor_expr
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
@@ -215,19 +215,23 @@ class _Builder:
         operands.extend(node.outputs)
         task = TensorTask(node.op, tuple(sorted(node.attrs.items())), tuple(tensors), tuple(outs))
         title = node.attrs["body"].title if node.op == "fused" else node.op
+        schedule, reason = "tensor_expression", "scheduled by rule; "
+        reason += "channel blocks" if blocked else "row-major or views"
         make = (lambda: tensor_expr.build(task, self.device)) if generate else None
+        if _is_relayout(task, self.device):
+            schedule, reason = "relayout", "transposed in registers"
+            make = (lambda: _build_relayout(task, self.device)) if generate else None
         kernel = self._kernel(task, "".join(c if c.isalnum() else "_" for c in title), make)
         shapes = ", ".join("x".join(map(str, v.shape)) or "scalar" for v in node.inputs)
         result = ", ".join("x".join(map(str, v.shape)) or "scalar" for v in node.outputs)
         moved = [*node.inputs, *node.outputs]
-        where = "channel blocks" if blocked else "row-major or views"
         layer = Layer(
             node.source[0] if node.source else node.name,
             title,
             f"{shapes} -> {result}",
-            "tensor_expression",
+            schedule,
             "",
-            f"scheduled by rule; {where}",
+            reason,
             0,
             sum(v.size * np.dtype(v.dtype).itemsize for v in moved),
             node.source,
@@ -269,6 +273,21 @@ def _request(value: Value, layout: Layout, steps: list[int]) -> memory.Request:
     rim = (layout.buffer_shape(value.shape), layout.halo) if any(layout.halo) else None
     size += memory.ALIGNMENT  # kernels may load, not use, a vector that starts at the last element
     return memory.Request(size, min(steps), max(steps), rim)
+
+
+def _is_relayout(task: TensorTask, device: Device) -> bool:
+    """Whether a `copy` only moves channels between planes and blocks."""
+    if task.op != "copy":
+        return False
+    source, target = task.inputs[0], task.outputs[0]
+    return relayout.supports(source.shape, source.dtype, source.layout, target.layout, device)
+
+
+def _build_relayout(task: TensorTask, device: Device) -> tirx.PrimFunc:
+    source, target = task.inputs[0], task.outputs[0]
+    return relayout.build(
+        source.shape, source.layout, target.layout, device, aligned=source.aligned
+    )
 
 
 def _block_constant(tensor: Tensor, data: np.ndarray, block: int) -> tuple[Tensor, np.ndarray]:

@@ -10,8 +10,8 @@ reads the pixel.
     parallel (n, vector, row tile)
       column tile
         acc[rows, columns, lanes] = bias                              registers
-        kh → kw (unrolled)
-          rows, columns (unrolled): acc += Σ_k permute_k(data vector) · weight vector k
+        kh → k (unrolled) → kw (unrolled)
+          rows, columns (unrolled): acc += permute_k(data vector) · weight vector
         out = activation(acc + residual)
 
 TIR's plain expression of the same would be one scalar load a lane, 10 to 20 times slower.
@@ -177,8 +177,9 @@ class Space:
         return all(start(v) % block + width <= block for v in range(self.vectors))
 
     def weight_shape(self) -> tuple[int, ...]:
-        """Shape of the packed weights: [vector, R, S, k, lane]."""
-        return (self.vectors, *self.conv.kernel_size, self.cpg, self.knobs.lanes)
+        """Shape of the packed weights: [vector, R, k, S, lane]."""
+        r, s = self.conv.kernel_size
+        return (self.vectors, r, self.cpg, s, self.knobs.lanes)
 
     def channel_table(self) -> np.ndarray:
         """Output channel of every [vector, lane]; K stands for a lane without one."""
@@ -187,16 +188,21 @@ class Space:
         table[:, self.used :] = self.conv.out_channels
         return np.minimum(table, self.conv.out_channels)
 
-    def permutation(self, k: int) -> list[int]:
-        """Input lane that each output lane multiplies at step k; 0 where it does not matter."""
-        sources = [lane // self.kpg * self.cpg + k for lane in range(self.knobs.lanes)]
+    def permutation(self) -> list[int]:
+        """Input lane that each output lane multiplies at step 0; 0 where it does not matter."""
+        sources = [lane // self.kpg * self.cpg for lane in range(self.knobs.lanes)]
         return [s if lane < self.used else 0 for lane, s in enumerate(sources)]
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether every lane multiplies its own input: plain depthwise."""
+        return self.cpg == 1 and self.permutation() == list(range(self.knobs.lanes))
 
 
 def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray:
-    """OIHW [K, CPG, R, S] to [vector, R, S, k, lane], zero in lanes without a channel."""
+    """OIHW [K, CPG, R, S] to [vector, R, k, S, lane], zero in lanes without a channel."""
     filled = np.concatenate([weight, np.zeros((1, *weight.shape[1:]), weight.dtype)])
-    return np.ascontiguousarray(filled[Space(task, knobs).channel_table()].transpose(0, 3, 4, 2, 1))
+    return np.ascontiguousarray(filled[Space(task, knobs).channel_table()].transpose(0, 3, 2, 4, 1))
 
 
 def pack_bias(task: ConvTask, knobs: Knobs, bias: np.ndarray) -> np.ndarray:
@@ -218,11 +224,11 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
             acc = emit.local("acc", (knobs.rows, knobs.columns, lanes))
             first_row = tile_start(oh, knobs.rows, conv.out_height)
             first_column = tile_start(ow, knobs.columns, conv.out_width)
-            taps = dict(kh=conv.kernel_size[0], kw=conv.kernel_size[1])
+            taps = dict(kh=conv.kernel_size[0], k=space.cpg, kw=conv.kernel_size[1])
             tile = dict(i=knobs.rows, j=knobs.columns)
             with emit.loops(**taps, **tile) as axes, emit.block("update"):
-                kh, kw = emit.all_reduce(taps, axes[:2])
-                i, j = emit.all_spatial(tile, axes[2:])
+                kh, k, kw = emit.all_reduce(taps, axes[:3])
+                i, j = emit.all_spatial(tile, axes[3:])
                 with emit.init():
                     bias = operands.start(v, every)
                     start = bias if task.bias else tirx.Broadcast(bias, lanes)
@@ -231,13 +237,10 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                 block, channel = task.data.block, space.in_channel(v)
                 at = Ramp(channel % block, 1, lanes)
                 pixels = operands.data[n, channel // block, y, x, at]
-                value = acc[i, j, every]
-                for k in range(space.cpg):
-                    source = space.permutation(k)
-                    same = source == list(range(lanes))
-                    operand = pixels if same else tirx.Shuffle([pixels], source)
-                    value = value + operand * operands.weight[v, kh, kw, k, every]
-                emit.store(acc, value, [i, j, every])
+                source = [s + k for s in space.permutation()]
+                operand = pixels if space.is_identity else tirx.Shuffle([pixels], source)
+                product = operand * operands.weight[v, kh, k, kw, every]
+                emit.store(acc, acc[i, j, every] + product, [i, j, every])
             stored = {**tile, "lane": min(lanes, _stored_lanes(space))}
             with emit.loops(**stored) as axes, emit.block("store"):
                 i, j, lane = emit.all_spatial(stored, axes)
@@ -261,8 +264,9 @@ def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Sch
     outer = sch.fuse(n, v, oh)
     if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
         sch.parallel(outer)
-    *_, kh, kw, i, j = sch.get_loops(update)
-    unrolled = [i, j, *([kw] if knobs.unroll_kw else []), *([kh] if knobs.unroll_kh else [])]
+    *_, kh, k, kw, i, j = sch.get_loops(update)
+    # k must be: a permute's lanes are constants
+    unrolled = [i, j, k, *([kw] if knobs.unroll_kw else []), *([kh] if knobs.unroll_kh else [])]
     for loop in unrolled:
         sch.unroll(loop)
     sch.decompose_reduction(update, kh)

@@ -217,17 +217,17 @@ def test_packing_of_lane_groups(name: str) -> None:
             space = lane_groups.Space(task, knobs)
             packed = lane_groups.pack_weights(task, knobs, weight)
             biases = lane_groups.pack_bias(task, knobs, bias)
-            assert packed.shape == space.weight_shape() == (space.vectors, r, s, cpg, knobs.lanes)
+            assert packed.shape == space.weight_shape() == (space.vectors, r, cpg, s, knobs.lanes)
             seen = set()
             for v, lane in np.ndindex(space.vectors, knobs.lanes):
                 o = space.out_channel(v) + lane
                 holds = lane < space.used and o < k
                 seen |= {o} if holds else set()
                 assert biases[v, lane] == (bias[o] if holds else 0)
-                wanted = weight[o].transpose(1, 2, 0) if holds else np.zeros((r, s, cpg))
+                wanted = weight[o].transpose(1, 0, 2) if holds else np.zeros((r, cpg, s))
                 assert np.array_equal(packed[v, :, :, :, lane], wanted)
                 for i in range(cpg if holds else 0):  # the permutes fetch the group's own channels
-                    source = space.in_channel(v) + space.permutation(i)[lane]
+                    source = space.in_channel(v) + space.permutation()[lane] + i
                     assert source == groups_of(conv, o) * cpg + i
             assert seen == set(range(k))
 

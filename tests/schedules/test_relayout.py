@@ -1,0 +1,70 @@
+"""Copies between NCHW and channel blocks: exact, halo untouched, both ways, every kind of tail."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+
+from edgeconv import codegen
+from edgeconv.layout import PLAIN, Layout
+from edgeconv.runtime.buffers import aligned
+from edgeconv.schedules import relayout
+from edgeconv.targets import Device, host, load
+
+SHAPES = [(1, 64, 8, 8), (2, 60, 13, 17), (1, 17, 4, 4), (1, 512, 7, 7), (3, 33, 5, 40)]
+HALOS = [(0, 0, 0, 0), (1, 1, 1, 1), (2, 0, 1, 3)]
+
+
+def blocked(x: np.ndarray, layout: Layout, fill: float) -> np.ndarray:
+    """x in the layout; halo and padding lanes hold `fill`."""
+    n, c, h, w = x.shape
+    top, left, _, _ = layout.halo
+    buffer = np.full(layout.buffer_shape(x.shape), fill, np.float32)
+    for channel in range(c):
+        chunk, lane = divmod(channel, layout.block)
+        buffer[:, chunk, top : top + h, left : left + w, lane] = x[:, channel]
+    return buffer
+
+
+@pytest.mark.parametrize("device", [host(), load("x86-avx2"), load("x86-sse4")], ids=str)
+@pytest.mark.parametrize("halo", HALOS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_both_ways(shape: tuple[int, ...], halo: tuple[int, ...], device: Device) -> None:
+    if not device.is_native:
+        pytest.skip(f"this machine does not run {device.name}")
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    for block in (device.lanes, shape[1]):
+        layout = Layout(block, halo)  # type: ignore[arg-type]
+        wanted = blocked(values, layout, -1)
+        for source, target in ((PLAIN, layout), (layout, PLAIN)):
+            assert relayout.supports(shape, "float32", source, target, device)
+            func = relayout.build(shape, source, target, device)
+            kernel = codegen.with_pointer_parameters(func, "kernel")
+            run = codegen.build({"kernel": kernel}, device.tvm_target(1))["kernel"]
+            planes, blocks = aligned(shape, "float32"), aligned(wanted.shape, "float32")
+            blocks[...] = -1 if target is layout else wanted
+            planes[...] = values if target is layout else -1
+            order = (planes, blocks) if target is layout else (blocks, planes)
+            run(*(ctypes.c_void_p(a.ctypes.data) for a in order))
+            if target is PLAIN:
+                assert np.array_equal(planes, values)
+            else:
+                rim = wanted == -1
+                channels = np.arange(wanted.shape[1] * block).reshape(-1, 1, 1, block) < shape[1]
+                assert np.array_equal(blocks[~rim], wanted[~rim])
+                assert (blocks[rim & channels[None]] == -1).all(), "the halo was written"
+
+
+@pytest.mark.parametrize(
+    ("shape", "source", "target"),
+    [
+        ((1, 3, 32, 32), PLAIN, Layout(1, (1, 1, 1, 1))),  # nothing to transpose
+        ((1, 64, 3, 3), PLAIN, Layout(16)),  # fewer pixels than any tile of 16
+        ((64, 64), PLAIN, PLAIN),
+    ],
+)
+def test_refuses(shape: tuple[int, ...], source: Layout, target: Layout) -> None:
+    device = load("x86-avx512")
+    assert not relayout.supports(shape, "float32", source, target, device)
