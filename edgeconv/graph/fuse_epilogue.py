@@ -49,7 +49,7 @@ def _fuse_one(graph: Graph) -> bool:
                     return True
         elif len(node.inputs) == 1 and registry.get(node.op).scalar is not None:
             conv = convolution(node.inputs[0])
-            if conv is not None:
+            if conv is not None and node.output.dtype == "float32":
                 conv.attrs["activation"] = (node.op, tuple(sorted(node.attrs.items())))
                 _absorb(graph, conv, node)
                 return True

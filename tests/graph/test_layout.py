@@ -1,0 +1,149 @@
+"""The layout pass: no copy that can be avoided, halos as wide as paddings, plain outputs."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeconv.graph.ir import Graph
+from edgeconv.graph.layout import Plan, block_for, choose_layouts
+from edgeconv.graph.pipeline import optimise
+from edgeconv.layout import PLAIN, Layout
+from tests.graph.graphs import Maker, Unchanged, ops
+
+LANES = [4, 8, 16]
+
+
+def planned(graph: Graph, lanes: int) -> Plan:
+    """The layouts after all passes; the graph still computes the same, outputs are plain."""
+    with Unchanged(graph):
+        optimise(graph)
+        plan = choose_layouts(graph, lanes)
+    for value in graph.outputs:
+        assert plan.layouts[value].is_plain
+    roots = [plan.root(v) for v in graph.outputs]
+    assert len(set(roots)) == len(roots)
+    made = {v for n in graph.nodes for v in n.outputs}
+    assert all(r in made for r in roots)
+    for node in graph.nodes:
+        for value in (*node.inputs, *node.outputs):
+            assert value in plan.layouts
+    return plan
+
+
+@pytest.mark.parametrize("lanes", LANES)
+def test_no_copy_between_convolutions(lanes: int) -> None:
+    maker = Maker()
+    y = maker.conv(maker.input(1, 3, 9, 9), 20)
+    y = maker.node("relu", y)
+    y = maker.conv(maker.conv(y, 33, 5), 16, 1)
+    graph = maker.done(y)
+    planned(graph, lanes)
+    # one copy puts a border around the input, one makes the output row-major
+    assert ops(graph) == ["copy", "conv2d", "conv2d", "conv2d", "copy"]
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("pool", ["max_pool2d", "avg_pool2d"])
+def test_no_copy_around_pools(lanes: int, pool: str) -> None:
+    maker = Maker()
+    y = maker.conv(maker.pool(maker.conv(maker.input(1, 3, 9, 9), 20), pool), 20)
+    graph = maker.done(y)
+    plan = planned(graph, lanes)
+    assert ops(graph) == ["copy", "conv2d", pool, "conv2d", "copy"]
+    blocks = [plan.layouts[n.output].block for n in graph.nodes[1:4]]
+    assert blocks == [block_for(20, lanes)] * 3
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("op", ["add", "multiply", "concat"])
+def test_no_copy_around_joins(lanes: int, op: str) -> None:
+    maker = Maker()
+    x = maker.conv(maker.input(1, 3, 9, 9), 32)
+    a, b = maker.conv(x, 32), maker.conv(x, 32, 1)
+    joined = maker.node(
+        op, maker.node("relu", a), maker.node("tanh", b), **({"axis": 1} if op == "concat" else {})
+    )
+    graph = maker.done(maker.conv(joined, 16))
+    planned(graph, lanes)
+    assert ops(graph).count("copy") == 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_first_layer_reads_nchw(channels: int) -> None:
+    maker = Maker()
+    x = maker.input(1, channels, 9, 9)
+    graph = maker.done(maker.conv(x, 32, 1))
+    planned(graph, 16)
+    assert graph.nodes[0].op == "conv2d"  # the input itself, without any copy
+    maker = Maker()
+    graph = maker.done(maker.conv(maker.input(1, channels, 9, 9), 32, 3))
+    plan = planned(graph, 16)
+    assert plan.layouts[graph.nodes[0].output] == Layout(1, (1, 1, 1, 1))
+
+
+def test_halos_are_the_widest_padding() -> None:
+    maker = Maker()
+    y = maker.conv(maker.input(1, 3, 9, 9), 16)
+    paddings = ((1, 0, 2, 3), (0, 2, 0, 1), (0, 0, 0, 0))
+    readers = [maker.conv(y, 16, 3, padding=p) for p in paddings]
+    graph = maker.done(*readers)
+    plan = planned(graph, 16)
+    first = graph.nodes[1]
+    assert plan.layouts[first.output] == Layout(16, (1, 2, 2, 3))
+    assert plan.layouts[graph.nodes[2].output].halo == (0, 0, 0, 0)
+
+
+def test_graph_inputs_never_get_a_halo() -> None:
+    maker = Maker()
+    x = maker.input(1, 16, 9, 9)
+    graph = maker.done(maker.conv(x, 16), maker.conv(x, 16, 5))
+    plan = planned(graph, 16)
+    assert plan.layouts[x] == PLAIN
+    assert ops(graph).count("copy") == 1 + 2  # the input is copied once for both
+    assert plan.layouts[graph.nodes[0].output] == Layout(16, (2, 2, 2, 2))
+
+
+def test_flattening_costs_no_copy() -> None:
+    maker = Maker()
+    y = maker.node(
+        "reduce_mean", maker.conv(maker.input(1, 3, 9, 9), 20), axes=(2, 3), keepdims=True
+    )
+    flat = maker.node("reshape", y, shape=(1, 20))
+    dense = maker.node("dense", flat, maker.constant(10, 20), has_bias=False)
+    graph = maker.done(maker.node("softmax", dense, axis=1))
+    plan = planned(graph, 16)
+    kernels = [n.op for n in graph.nodes if n.output not in plan.aliases]
+    assert kernels == ["copy", "conv2d", "reduce_mean", "conv2d", "softmax"]
+
+
+def test_rows_of_a_dense_layer_are_pixels() -> None:
+    maker = Maker()
+    x = maker.input(5, 20)
+    graph = maker.done(maker.node("dense", x, maker.constant(10, 20), has_bias=False))
+    plan = planned(graph, 16)
+    kernels = [n.op for n in graph.nodes if n.output not in plan.aliases]
+    assert kernels[0] == "conv2d"
+
+
+def test_outputs_are_storage_of_their_own() -> None:
+    maker = Maker()
+    x = maker.input(2, 6)
+    y = maker.node("relu", x)
+    flat = maker.node("reshape", y, shape=(12,))
+    graph = maker.done(y, flat, maker.node("reshape", x, shape=(3, 4)))
+    planned(graph, 16)
+
+
+def test_outputs_that_are_inputs_or_constants() -> None:
+    maker = Maker()
+    x, c = maker.input(2, 6), maker.constant(3)
+    graph = maker.done(x, c, x)
+    planned(graph, 16)
+    assert ops(graph) == ["copy"] * 3
+
+
+def test_block_sizes() -> None:
+    assert [block_for(c, 16) for c in (1, 3, 4, 5, 8, 9, 16, 17, 100)] == [
+        4, 4, 4, 8, 8, 16, 16, 16, 16,
+    ]  # fmt: skip
+    assert block_for(100, 4) == 4
