@@ -19,7 +19,7 @@ HALOS = [(0, 0, 0, 0), (1, 1, 1, 1), (2, 0, 1, 3)]
 
 def blocked(x: np.ndarray, layout: Layout, fill: float) -> np.ndarray:
     """x in the layout; halo and padding lanes hold `fill`."""
-    n, c, h, w = x.shape
+    _, c, h, w = x.shape
     top, left, _, _ = layout.halo
     buffer = np.full(layout.buffer_shape(x.shape), fill, np.float32)
     for channel in range(c):
