@@ -56,8 +56,6 @@ def absolute(x: Any) -> Any:
     """|x|."""
     if vm.dtype_of(x).startswith("uint"):
         return x
-    if vm.dtype_of(x) in ("float32", "float64"):
-        return tirx.abs(x)
     return vm.absolute(x)
 
 

@@ -88,7 +88,10 @@ def library(name: str, x: Any) -> Any:
 
 
 def bind(value: Any, body: Callable[[Any], Any]) -> Any:
-    """body(value) with `value` computed once: expressions are trees, and double with each use."""
+    """body(value) with `value` computed once: expressions are trees, and double with each use.
+
+    Several TVM passes still expand what is bound, so formulas have few uses of few bindings.
+    """
     value = _expression(value)
     if isinstance(value, (tirx.Var, tirx.IntImm, tirx.FloatImm)):
         return body(value)
@@ -108,7 +111,9 @@ def shared(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 @shared
 def absolute(x: Any) -> Any:
-    """|x| of a float."""
+    """|x|."""
+    if dtype_of(x) in ("float32", "float64"):
+        return tirx.abs(x)
     return tirx.Select(x < const(0, x), const(0, x) - x, x)
 
 
@@ -125,10 +130,13 @@ def exp(x: Any) -> Any:
         whole = tirx.Cast("int32", n)
         return bind(whole >> 1, lambda h: y * _power_of_two(h) * _power_of_two(whole - h))
 
+    def limited(y: Any) -> Any:
+        y = tirx.Select(x > _EXP_MAX, tirx.const(float("inf"), "float32"), y)
+        y = tirx.Select(x < _EXP_MIN, tirx.const(0.0, "float32"), y)
+        return tirx.Select(tirx.isnan(x), x, y)
+
     y = _reduced(inside, lambda n, r: scaled(horner(_EXP, r) * r * r + r + 1.0, n))
-    y = tirx.Select(x > _EXP_MAX, tirx.const(float("inf"), "float32"), y)
-    y = tirx.Select(x < _EXP_MIN, tirx.const(0.0, "float32"), y)
-    return tirx.Select(tirx.isnan(x), x, y)
+    return bind(y, limited)
 
 
 def _reduced(x: Any, body: Callable[[Any, Any], Any]) -> Any:
@@ -156,9 +164,11 @@ def expm1(x: Any) -> Any:
         scale = _power_of_two(tirx.Cast("int32", n))
         return bind(scale, lambda k: (horner(_EXP, r) * r * r + r) * k + (k - 1.0))
 
-    y = _reduced(inside, scaled)
-    y = tirx.Select(x > 88.02969, tirx.const(float("inf"), "float32"), y)
-    return tirx.Select(tirx.isnan(x), x, y)
+    def limited(y: Any) -> Any:
+        y = tirx.Select(x > 88.02969, tirx.const(float("inf"), "float32"), y)
+        return tirx.Select(tirx.isnan(x), x, y)
+
+    return bind(_reduced(inside, scaled), limited)
 
 
 @in_float32
@@ -185,10 +195,13 @@ def log(x: Any) -> Any:
         return z + y + e * _LN2_HIGH
 
     bits = tirx.reinterpret("int32", tirx.Select(tiny, x * 8388608.0, x))
-    y = bind(bits, parts)
-    y = tirx.Select(x > 3.4028234e38, x, y)
-    y = tirx.Select(x == 0.0, tirx.const(float("-inf"), "float32"), y)
-    return tirx.Select(x >= 0.0, y, tirx.const(float("nan"), "float32"))
+
+    def limited(y: Any) -> Any:
+        y = tirx.Select(x > 3.4028234e38, x, y)
+        y = tirx.Select(x == 0.0, tirx.const(float("-inf"), "float32"), y)
+        return tirx.Select(x >= 0.0, y, tirx.const(float("nan"), "float32"))
+
+    return bind(bind(bits, parts), limited)
 
 
 @in_float32
@@ -197,7 +210,7 @@ def log1p(x: Any) -> Any:
     """log(1 + x) without cancellation near 0, for finite x > -1."""
     if not is_float32(x):
         return library("log1p", x)
-    return bind(x + 1.0, lambda u: log(u) + (x - (u - 1.0)) / u)
+    return bind(x + 1.0, lambda u: bind(log(u), lambda y: y + (x - (u - 1.0)) / u))
 
 
 @in_float32
@@ -224,16 +237,26 @@ def _odd_rational(x: Any, ratio: tuple[tuple[float, ...], tuple[float, ...]], bo
     def quotient(v: Any) -> Any:
         return bind(v * v, lambda vv: v * horner(ratio[0], vv) / horner(ratio[1], vv))
 
-    return tirx.Select(tirx.isnan(x), x, bind(inside, quotient))
+    return bind(bind(inside, quotient), lambda y: tirx.Select(tirx.isnan(x), x, y))
 
 
+@in_float32
 @shared
 def softplus(x: Any) -> Any:
     """log(1 + e^x)."""
-    return tirx.max(x, const(0, x)) + log1p(exp(const(0, x) - absolute(x)))
+    e = exp(const(0, x) - absolute(x))
+    if not is_float32(x):
+        return tirx.max(x, const(0, x)) + log1p(e)
+
+    def sum_of(s: Any) -> Any:
+        # log(1 + e) = 2·artanh(s) with s = e/(2 + e) ≤ 1/3: a short series
+        odd = bind(s * s, lambda z: horner(tuple(2 / k for k in range(17, 0, -2)), z))
+        return tirx.max(x, const(0, x)) + s * odd
+
+    return bind(bind(e, lambda e: e / (e + 2.0)), sum_of)
 
 
 def sigmoid(x: Any) -> Any:
     """1 / (1 + e^-x)."""
     one = const(1, x)
-    return one / (exp(const(0, x) - x) + one)
+    return bind(exp(const(0, x) - x), lambda e: one / (e + one))

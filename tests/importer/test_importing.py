@@ -13,9 +13,17 @@ from tests.importer.single import agree, model_of, noise, operators, ours, singl
 from tests.models import LIGHT_MODELS, light_model
 from tests.reference import run_graph
 
+HEAVY = ("light_vgg19", "light_bvlc_alexnet", "light_zfnet512")  # 240 MB of weights and more
 
-@pytest.mark.parametrize("name", LIGHT_MODELS)
-@pytest.mark.parametrize("he_normal", [False, True])
+
+@pytest.mark.parametrize(
+    ("name", "he_normal"),
+    [(name, False) for name in LIGHT_MODELS]
+    + [
+        pytest.param(name, True, marks=[pytest.mark.slow] if name in HEAVY else [])
+        for name in LIGHT_MODELS
+    ],
+)
 def test_light_models_import(name: str, he_normal: bool) -> None:
     graph = import_model(read_model(light_model(name, he_normal)))
     assert [v.shape for v in graph.inputs] == [(1, 3, 224, 224)]
