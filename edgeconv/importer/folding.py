@@ -85,8 +85,12 @@ def _result_size(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None]) -> i
     if node.op_type == "Range" and len(arrays) == 3:
         start, limit, delta = (float(a.reshape(-1)[0]) for a in arrays)
         return int(abs((limit - start) / delta)) if delta else 0
-    if node.op_type in ("Resize", "Upsample", "Pad"):
-        return MAX_ELEMENTS + 1 if any(a.size > 2**24 for a in arrays) else 0
+    if node.op_type in ("Resize", "Upsample") and len(arrays) > 1:
+        factor = math.prod(float(v) for v in arrays[-1].reshape(-1))
+        return int(factor if arrays[-1].dtype.kind == "i" else factor * arrays[0].size)
+    if node.op_type == "Pad" and len(arrays) > 1:
+        added = int(np.abs(arrays[1].astype(np.float64)).sum())
+        return math.prod(d + added for d in arrays[0].shape) if added > 2**16 else 0
     if node.op_type == "OneHot" and len(arrays) == 3:
         return int(arrays[0].size * abs(float(arrays[1].reshape(-1)[0])))
     return 0
