@@ -86,7 +86,7 @@ def _result_size(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None]) -> i
         start, limit, delta = (float(a.reshape(-1)[0]) for a in arrays)
         return int(abs((limit - start) / delta)) if delta else 0
     if node.op_type in ("Resize", "Upsample") and len(arrays) > 1:
-        factor = math.prod(float(v) for v in arrays[-1].reshape(-1))
+        factor = float(np.prod(arrays[-1].astype(np.float64)))
         return int(factor if arrays[-1].dtype.kind == "i" else factor * arrays[0].size)
     if node.op_type == "Pad" and len(arrays) > 1:
         added = int(np.abs(arrays[1].astype(np.float64)).sum())
