@@ -86,8 +86,8 @@ def _result_size(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None]) -> i
         start, limit, delta = (float(a.reshape(-1)[0]) for a in arrays)
         return int(abs((limit - start) / delta)) if delta else 0
     if node.op_type in ("Resize", "Upsample") and len(arrays) > 1:
-        factor = float(np.prod(arrays[-1].astype(np.float64)))
-        return int(factor if arrays[-1].dtype.kind == "i" else factor * arrays[0].size)
+        scale = float(np.prod(arrays[-1].astype(np.float64)))
+        return int(scale if arrays[-1].dtype.kind == "i" else scale * arrays[0].size)
     if node.op_type == "Pad" and len(arrays) > 1:
         added = int(np.abs(arrays[1].astype(np.float64)).sum())
         return math.prod(d + added for d in arrays[0].shape) if added > 2**16 else 0
