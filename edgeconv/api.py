@@ -6,17 +6,19 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import onnx
 
 from edgeconv import artifact, build, targets
-from edgeconv.errors import TargetError
+from edgeconv.errors import EdgeconvError, TargetError
 from edgeconv.graph.ir import Graph
 from edgeconv.importer import import_model, read_model
 from edgeconv.runtime import Model
 from edgeconv.targets import Device
 from edgeconv.version import __version__
 
+Numerics = Literal["fast", "exact"]
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto
 
 
@@ -26,6 +28,7 @@ def compile(
     *,
     threads: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    numerics: Numerics = "fast",
     progress: Callable[[str], None] | None = None,
 ) -> Model:
     """Compile an ONNX network for a CPU and load it.
@@ -35,6 +38,8 @@ def compile(
         target: "host", the name of a device (`edgeconv targets`), a TOML file, or a Device.
         threads: threads to compile for; default: all cores of the target.
         input_shapes: fixes dynamic inputs, for example {"input": (1, 3, 224, 224)}.
+        numerics: "fast" may use Winograd convolution, whose rounding error is a few times the
+            direct sum's; "exact" never does.
         progress: called with a short text at each stage.
 
     Returns:
@@ -48,7 +53,12 @@ def compile(
     """
     return Model(
         compile_artifact(
-            model, target, threads=threads, input_shapes=input_shapes, progress=progress
+            model,
+            target,
+            threads=threads,
+            input_shapes=input_shapes,
+            numerics=numerics,
+            progress=progress,
         )
     )
 
@@ -59,6 +69,7 @@ def compile_artifact(
     *,
     threads: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    numerics: Numerics = "fast",
     progress: Callable[[str], None] | None = None,
 ) -> artifact.Artifact:
     """Like `compile`, for any target: the result is saved, and loaded on the device."""
@@ -69,7 +80,7 @@ def compile_artifact(
     report("reading the model")
     proto = read_model(model)
     graph = import_model(proto, input_shapes)
-    program = build.build(graph, device, count, report)
+    program = build.build(graph, device, count, report, exact=_is_exact(numerics))
     digest = hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
     name = _name(model, proto)
     return artifact.from_program(program, name, device, count, digest, __version__)
@@ -90,6 +101,7 @@ def explain(
     *,
     threads: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    numerics: Numerics = "fast",
 ) -> tuple[build.Layer, ...]:
     """What each layer becomes on the target, with which knobs, and why; nothing is compiled.
 
@@ -98,7 +110,8 @@ def explain(
     """
     device = resolve_target(target)
     graph = import_graph(model, input_shapes)
-    return build.describe(graph, device, device.cores if threads is None else threads)
+    count = device.cores if threads is None else threads
+    return build.describe(graph, device, count, exact=_is_exact(numerics))
 
 
 def import_graph(model: Source, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
@@ -117,6 +130,12 @@ def resolve_target(target: str | os.PathLike[str] | Device) -> Device:
     if not isinstance(target, (str, os.PathLike)):
         raise TargetError(f"a target is a name, a TOML file or a Device, not {target!r}")
     return targets.load(target)
+
+
+def _is_exact(numerics: str) -> bool:
+    if numerics not in ("fast", "exact"):
+        raise EdgeconvError(f"numerics is 'fast' or 'exact', not {numerics!r}")
+    return numerics == "exact"
 
 
 def _name(model: Source, proto: onnx.ModelProto) -> str:

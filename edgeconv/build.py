@@ -114,8 +114,10 @@ class _Constants:
 
 
 class _Builder:
-    def __init__(self, graph: Graph, device: Device, progress: Callable[[str], None]) -> None:
-        self.graph, self.device, self.progress = graph, device, progress
+    def __init__(
+        self, graph: Graph, device: Device, exact: bool, progress: Callable[[str], None]
+    ) -> None:
+        self.graph, self.device, self.exact, self.progress = graph, device, exact, progress
         self.constants = _Constants()
         self.kernels: dict[Hashable, str] = {}
         self.functions: dict[str, tirx.PrimFunc] = {}
@@ -157,7 +159,7 @@ class _Builder:
             residual,
             a.get("activation"),
         )
-        choice = strategy.choose(task, self.device)
+        choice = strategy.choose(task, self.device, exact=self.exact)
         family, knobs = choice.family, choice.knobs
         make = (lambda: family.build(task, knobs, self.device)) if generate else None
         kernel = self._kernel((family.name, task, knobs), family.name, make)
@@ -303,9 +305,11 @@ def _block_constant(tensor: Tensor, data: np.ndarray, block: int) -> tuple[Tenso
     return Tensor(shape, tensor.dtype, Layout(block)), np.ascontiguousarray(packed)
 
 
-def describe(graph: Graph, device: Device, threads: int) -> tuple[Layer, ...]:
+def describe(
+    graph: Graph, device: Device, threads: int, *, exact: bool = False
+) -> tuple[Layer, ...]:
     """What each layer becomes, without generating code. The graph is changed."""
-    builder = _Builder(graph, dataclasses.replace(device, cores=threads), lambda _: None)
+    builder = _Builder(graph, dataclasses.replace(device, cores=threads), exact, lambda _: None)
     builder.lower(generate=False)
     return tuple(call.layer for call in builder.calls)
 
@@ -315,6 +319,8 @@ def build(
     device: Device,
     threads: int,
     progress: Callable[[str], None] = lambda _: None,
+    *,
+    exact: bool = False,
 ) -> Program:
     """Compile the graph (which is changed) for `threads` threads of the device.
 
@@ -323,7 +329,7 @@ def build(
     """
     inputs = tuple((v.name, v.shape, v.dtype) for v in graph.inputs)
     names = [v.name for v in graph.outputs]
-    builder = _Builder(graph, dataclasses.replace(device, cores=threads), progress)
+    builder = _Builder(graph, dataclasses.replace(device, cores=threads), exact, progress)
     builder.lower()
     steps, workspace = builder.place()
     outputs = tuple((name, v.shape, v.dtype) for name, v in zip(names, graph.outputs, strict=True))

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeconv.errors import BuildError
 from edgeconv.schedules import FAMILIES, Family
+from edgeconv.schedules.common import Mismatch
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 
@@ -33,8 +34,10 @@ class Choice:
         return " ".join(f"{k}={v}" for k, v in asdict(self.knobs).items())
 
 
-def choose(task: ConvTask, device: Device) -> Choice:
+def choose(task: ConvTask, device: Device, *, exact: bool = False) -> Choice:
     """The supporting family and knobs with the least estimated cycles.
+
+    With `exact`, only families that sum the products of the definition.
 
     Raises:
         BuildError: no family supports the task (a bug: Grouped Spatial Pack takes all).
@@ -43,6 +46,8 @@ def choose(task: ConvTask, device: Device) -> Choice:
     refused = []
     for family in FAMILIES:
         mismatch = family.supports(task, device)
+        if exact and not family.exact:
+            mismatch = Mismatch("numerics are to be exact")
         if mismatch is not None:
             refused.append((family.name, mismatch.reason))
             continue

@@ -12,7 +12,7 @@ import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from edgeconv.schedules import grouped_conv2d, lane_groups
+from edgeconv.schedules import grouped_conv2d, lane_groups, winograd
 from edgeconv.schedules.common import Mismatch
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
@@ -24,6 +24,7 @@ class Family:
 
     name: str
     title: str
+    exact: bool  # sums the products of the definition, in some order
     supports: Callable[[ConvTask, Device], Mismatch | None]
     candidates: Callable[[ConvTask, Device], Iterator[Any]]
     default_knobs: Callable[[ConvTask, Device], Any]
@@ -39,14 +40,15 @@ class Family:
         return self.schedule(sch, task, knobs, device).mod["main"]
 
 
-def _family(name: str, title: str, module: Any) -> Family:
-    functions = [f for f in Family.__dataclass_fields__ if f not in ("name", "title")]
-    return Family(name, title, **{f: getattr(module, f) for f in functions})
+def _family(name: str, title: str, module: Any, *, exact: bool = True) -> Family:
+    functions = [f for f in Family.__dataclass_fields__ if f not in ("name", "title", "exact")]
+    return Family(name, title, exact, **{f: getattr(module, f) for f in functions})
 
 
 FAMILIES: tuple[Family, ...] = (
     _family("grouped_spatial_pack", "Grouped Spatial Pack (Gibson et al. 2020)", grouped_conv2d),
     _family("lane_groups", "Several narrow groups in one vector, lanes permuted", lane_groups),
+    _family("winograd", "Winograd F(4x4, 3x3)", winograd, exact=False),
 )
 
 

@@ -160,6 +160,11 @@ def local(name: str, shape: Sequence[int]) -> Any:
     return IRBuilder.name(name, T.sblock_alloc_buffer(tuple(shape), "float32", scope="local"))
 
 
+def scratch(name: str, shape: Sequence[int]) -> Any:
+    """A block-local array in memory; each thread has its own."""
+    return IRBuilder.name(name, T.sblock_alloc_buffer(tuple(shape), "float32", scope="global"))
+
+
 block = T.sblock
 init = T.init
 store = T.buffer_store

@@ -11,7 +11,16 @@ import typer
 from edgeconv.cli import output as out
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
-from edgeconv.cli.options import InputShapes, Json, ModelFile, Target, Threads, parse_shapes
+from edgeconv.cli.options import (
+    Exact,
+    InputShapes,
+    Json,
+    ModelFile,
+    Target,
+    Threads,
+    numerics,
+    parse_shapes,
+)
 from edgeconv.cli.sources import require_onnx
 
 Output = Annotated[
@@ -32,6 +41,7 @@ def command(
     output: Output = None,
     target: Target = "host",
     threads: Threads = None,
+    exact: Exact = False,
     input_shape: InputShapes = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -54,7 +64,12 @@ def command(
         from edgeconv import api, linking
 
         artifact = api.compile_artifact(
-            model, target, threads=threads, input_shapes=shapes or None, progress=report
+            model,
+            target,
+            threads=threads,
+            input_shapes=shapes or None,
+            numerics=numerics(exact),
+            progress=report,
         )
         manifest = artifact.manifest
         report(f"linking for {manifest.device.arch}")

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 from edgeconv.cli import output as out
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
-from edgeconv.cli.options import InputShapes, Json, ModelFile, Target, Threads, parse_shapes
+from edgeconv.cli.options import (
+    Exact,
+    InputShapes,
+    Json,
+    ModelFile,
+    Target,
+    Threads,
+    numerics,
+    parse_shapes,
+)
 from edgeconv.cli.sources import require_onnx
 
 if TYPE_CHECKING:
@@ -20,6 +29,7 @@ def command(
     model: ModelFile,
     target: Target = "host",
     threads: Threads = None,
+    exact: Exact = False,
     input_shape: InputShapes = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -41,7 +51,9 @@ def command(
         device = api.resolve_target(target)
         count = device.cores if threads is None else threads
         report("choosing schedules")
-        layers = api.explain(model, device, threads=count, input_shapes=shapes or None)
+        layers = api.explain(
+            model, device, threads=count, input_shapes=shapes or None, numerics=numerics(exact)
+        )
     if as_json:
         rows = [{**asdict(layer), "refused": dict(_refused(layer))} for layer in layers]
         out.write_json({"target": asdict(device), "threads": count, "layers": rows})

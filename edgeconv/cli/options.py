@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -37,6 +37,12 @@ Threads = Annotated[
         show_default=False,
     ),
 ]
+Exact = Annotated[
+    bool,
+    typer.Option(
+        "--exact", help="Never use Winograd convolution: slower, and rounds like the plain sum."
+    ),
+]
 InputShapes = Annotated[
     list[str] | None,
     typer.Option(
@@ -47,6 +53,11 @@ InputShapes = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+
+
+def numerics(exact: bool) -> Literal["fast", "exact"]:
+    """What `--exact` means to the compiler."""
+    return "exact" if exact else "fast"
 
 
 def parse_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:

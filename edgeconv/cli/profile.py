@@ -12,7 +12,7 @@ import typer
 from edgeconv.cli import output as out
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
-from edgeconv.cli.options import InputShapes, Json, ModelOrArtifact, Threads
+from edgeconv.cli.options import Exact, InputShapes, Json, ModelOrArtifact, Threads
 from edgeconv.cli.run import RunTarget
 from edgeconv.cli.sources import open_model, where
 
@@ -57,6 +57,7 @@ def command(
     sort: Sort = Order.network,
     target: RunTarget = None,
     threads: Threads = None,
+    exact: Exact = False,
     input_shape: InputShapes = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -71,7 +72,7 @@ def command(
       edgeconv profile net.edgeconv --sort time
     """
     with out.progress("loading") as report:
-        net = open_model(model, target, threads, input_shape, report)
+        net = open_model(model, target, threads, input_shape, exact, report)
         report(f"profiling {out.plural(repeat, 'run')}")
         profile = net.profile(repeat=repeat)
     flops = 2 * sum(layer.macs for layer in net.manifest.layers)

@@ -13,7 +13,7 @@ from edgeconv.cli import output as out
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.inputs import read_inputs, split
 from edgeconv.cli.logs import Verbose
-from edgeconv.cli.options import InputShapes, Json, ModelOrArtifact, Threads
+from edgeconv.cli.options import Exact, InputShapes, Json, ModelOrArtifact, Threads
 from edgeconv.cli.sources import open_model, where
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def command(
     min_repeat_ms: MinRepeat = 2.0,
     target: RunTarget = None,
     threads: Threads = None,
+    exact: Exact = False,
     input_shape: InputShapes = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -101,7 +102,7 @@ def command(
             raise typer.BadParameter(f"'{output}' doesn't end in .npz", param_hint="'--output'")
         out.check_output(output, [model, *files])
     with out.progress("loading") as report:
-        net = open_model(model, target, threads, input_shape, report)
+        net = open_model(model, target, threads, input_shape, exact, report)
         report("running")
         names = [s.name for s in net.inputs]
         arrays = read_inputs(inputs, names) if inputs else net.random_inputs(seed or 0)

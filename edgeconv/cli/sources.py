@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edgeconv.cli.options import parse_shapes
+from edgeconv.cli.options import numerics, parse_shapes
 from edgeconv.cli.output import Report
 from edgeconv.errors import EdgeconvError
 
@@ -49,6 +49,7 @@ def open_model(
     target: str | None,
     threads: int | None,
     input_shapes: Sequence[str] | None,
+    exact: bool,
     report: Report,
 ) -> Model:
     """The model in `path`, ready to run here.
@@ -59,7 +60,12 @@ def open_model(
     """
     shapes = parse_shapes(input_shapes)
     if is_artifact(path):
-        given = {"--target": target, "--threads": threads, "--input-shape": input_shapes}
+        given = {
+            "--target": target,
+            "--threads": threads,
+            "--input-shape": input_shapes,
+            "--exact": exact,
+        }
         for option, value in given.items():
             if value:
                 raise typer.BadParameter(
@@ -74,7 +80,12 @@ def open_model(
     from edgeconv import api
 
     return api.compile(
-        path, target or "host", threads=threads, input_shapes=shapes or None, progress=report
+        path,
+        target or "host",
+        threads=threads,
+        input_shapes=shapes or None,
+        numerics=numerics(exact),
+        progress=report,
     )
 
 
