@@ -133,6 +133,8 @@ class _Builder:
         for node in self.graph.nodes:
             if any(v in self.plan.aliases for v in node.outputs):
                 continue
+            if all(v.size == 0 for v in node.outputs):
+                continue  # nothing to compute
             if is_scheduled_conv(node):
                 self._convolution(node, generate)
             else:

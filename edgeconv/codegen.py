@@ -67,10 +67,11 @@ def main_function(
     workspace_bytes: int,
     steps: Sequence[Step],
 ) -> tirx.PrimFunc:
-    """The entry point that runs the steps in order."""
+    """The entry point that runs the steps in order; empty inputs and outputs have one element."""
 
     def parameter(name: str, shape: Sequence[int], dtype: str) -> Any:
-        return T.arg(name, tirx.decl_buffer(tuple(shape), dtype, name=name))
+        extents = (1,) if 0 in shape else tuple(shape)
+        return T.arg(name, tirx.decl_buffer(extents, dtype, name=name))
 
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):

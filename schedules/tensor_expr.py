@@ -161,7 +161,7 @@ def compute(task: TensorTask) -> tirx.PrimFunc:
             _into_layout(y, t) for y, t in zip(op(*views, **attrs), task.outputs, strict=True)
         ]
     results = [
-        te.compute(y.shape, lambda *i, y=y: y(*i), name="copy") if y in operands else y
+        te.compute(y.shape, lambda *i, y=y: y(*i), name="copy") if any(y.same_as(x) for x in operands) else y
         for y in results
     ]
     func = te.create_prim_func([*operands, *results])

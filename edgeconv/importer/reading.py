@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from edgeconv.errors import ModelError
@@ -51,6 +53,7 @@ def read_model(
             raise ModelError(
                 f"a model is a path, bytes or onnx.ModelProto, not {type(source).__name__}"
             )
+        model = _inline_functions(model)
         load_external_data(model, folder)
         check_model(model, opsets=opsets)
         for what, tensor in tensors(model.graph):
@@ -58,6 +61,22 @@ def read_model(
         for graph in all_graphs(model.graph):
             graph.ClearField("value_info")
         return model
+
+
+def _inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its own functions written out; ModelError if one calls itself."""
+    if not model.functions:
+        return model
+    calls = {(f.domain, f.name): {(n.domain, n.op_type) for n in f.node} for f in model.functions}
+    try:
+        tuple(TopologicalSorter(calls).static_order())
+    except CycleError as error:
+        raise ModelError(f"function {quoted(error.args[1][0][1])} calls itself") from None
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except Exception as error:  # native code; any kind
+        reason = str(error).strip().splitlines()[-1:] or ["unknown"]
+        raise ModelError(f"the model's own functions can't be inlined: {reason[0]}") from error
 
 
 def _content(path: Path) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import tvm_ffi
 
 from edgeconv.artifact import TensorSpec
 from edgeconv.errors import InputError
@@ -54,3 +55,8 @@ def as_array(value: Any, spec: TensorSpec) -> np.ndarray:
     if not array.flags.c_contiguous or not array.flags.writeable or not array.dtype.isnative:
         array = np.array(array, dtype=spec.dtype, order="C")  # DLPack can't express these
     return array
+
+
+def as_tensor(array: np.ndarray) -> Any:
+    """The array as native code takes it, not copied; one element stands in for an empty one."""
+    return tvm_ffi.from_dlpack(array if array.size else np.zeros(1, array.dtype))

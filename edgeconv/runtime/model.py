@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tvm_ffi
 
 from edgeconv.artifact import Artifact, Manifest, TensorSpec
 from edgeconv.errors import InputError
 from edgeconv.runtime import threads
-from edgeconv.runtime.buffers import aligned, as_array
+from edgeconv.runtime.buffers import aligned, as_array, as_tensor
 from edgeconv.runtime.latency import Latency, measure
 from edgeconv.targets import Device
 
@@ -36,7 +35,7 @@ class Model:
         constants[: artifact.constants.size] = artifact.constants
         workspace = aligned((max(manifest.workspace_bytes, 1),), "uint8", zero=True)
         self._memory = (constants, workspace)
-        self._fixed = tuple(tvm_ffi.from_dlpack(a) for a in self._memory)
+        self._fixed = tuple(as_tensor(a) for a in self._memory)
         self._lock = threading.Lock()
 
     @property
@@ -78,7 +77,7 @@ class Model:
         """
         arrays = self._arrays(inputs)
         results = [aligned(s.shape, s.dtype) for s in self.outputs]
-        self._call([tvm_ffi.from_dlpack(a) for a in (*arrays, *results)])
+        self._call([as_tensor(a) for a in (*arrays, *results)])
         return {s.name: a for s, a in zip(self.outputs, results, strict=True)}
 
     def __call__(self, *inputs: Any) -> np.ndarray | dict[str, np.ndarray]:
@@ -163,7 +162,7 @@ class BoundCall:
         self.inputs = {s.name: a for s, a in zip(model.inputs, arrays, strict=True)}
         self.outputs = {s.name: aligned(s.shape, s.dtype) for s in model.outputs}
         buffers = [*self.inputs.values(), *self.outputs.values()]
-        self._tensors = [tvm_ffi.from_dlpack(a) for a in buffers]
+        self._tensors = [as_tensor(a) for a in buffers]
         self._model = model
         self._arguments = (*self._tensors, *model._fixed, 0, ALL_STEPS)
         self._main, self._lock, self._threads = model._main, model._lock, model.threads

@@ -175,12 +175,9 @@ def wrong_attribute(model: onnx.ModelProto) -> None:
     attribute.CopyFrom(helper.make_attribute("group", 2.0))
 
 
-def local_function(model: onnx.ModelProto) -> None:
-    model.functions.append(
-        helper.make_function(
-            "mine", "F", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], []
-        )
-    )
+def endless_function(model: onnx.ModelProto) -> None:
+    node = helper.make_node("F", ["a"], ["b"], domain="mine")
+    model.functions.append(helper.make_function("mine", "F", ["a"], ["b"], [node], []))
 
 
 Source = onnx.ModelProto | bytes
@@ -220,7 +217,7 @@ MALFORMED: dict[str, tuple[Callable[[], Source], tuple[str, ...]]] = {
         lambda: changed(lambda m: m.opset_import.append(m.opset_import[0])),
         ("imported twice",),
     ),
-    "local_function": (lambda: changed(local_function), ("function 'F'", "inline")),
+    "endless_function": (lambda: changed(endless_function), ("function 'F'", "calls itself")),
     "nested_deeply": (lambda: nested(MAX_DEPTH + 1), ("nested",)),
     # inputs, outputs, names
     "input_without_type": (lambda: changed(no_type), ("'x'", "no type")),
@@ -690,3 +687,18 @@ def test_mutated_bytes(seed: int, tmp_path: Path) -> None:
         pytest.fail(f"seed {seed}: {error!r}")
     assert time.perf_counter() - start < SECONDS, f"seed {seed}"
     assert not any(tmp_path.iterdir()), f"seed {seed}"
+
+
+def test_local_functions_are_inlined() -> None:
+    """As PyTorch's newer exporter writes them."""
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    graph = helper.make_graph(
+        [helper.make_node("F", ["x"], ["y"], domain="mine")],
+        "g",
+        [helper.make_tensor_value_info("x", FLOAT, [1, 8])],
+        [helper.make_tensor_value_info("y", FLOAT, [1, 8])],
+    )
+    function = helper.make_function("mine", "F", ["a"], ["b"], body, imports[:1])
+    model = helper.make_model(graph, opset_imports=imports, functions=[function])
+    assert [n.op_type for n in read_model(model).graph.node] == ["Relu"]
