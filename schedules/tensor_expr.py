@@ -160,8 +160,12 @@ def compute(task: TensorTask) -> tirx.PrimFunc:
         results = [
             _into_layout(y, t) for y, t in zip(op(*views, **attrs), task.outputs, strict=True)
         ]
+
+    def is_operand(y: te.Tensor) -> bool:
+        return any(y.same_as(x) for x in operands)
+
     results = [
-        te.compute(y.shape, lambda *i, y=y: y(*i), name="copy") if any(y.same_as(x) for x in operands) else y
+        te.compute(y.shape, lambda *i, y=y: y(*i), name="copy") if is_operand(y) else y
         for y in results
     ]
     func = te.create_prim_func([*operands, *results])

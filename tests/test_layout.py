@@ -18,7 +18,7 @@ def test_interior_lies_where_the_strides_say(
 ) -> None:
     layout = Layout(block, halo)
     buffer = np.arange(layout.elements(shape)).reshape(layout.buffer_shape(shape))
-    n, c, h, w = shape
+    _, c, h, w = shape
     top, left, _, _ = halo
     interior = buffer[:, :, top : top + h, left : left + w]
     assert interior.shape == layout.interior_shape(shape)
