@@ -61,6 +61,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0, help="measuring time")
     options = parser.parse_args()
+    if not 1 <= options.threads <= host().cores:
+        parser.error(f"--threads is between 1 and {host().cores} on this machine")
     console = Console()
     device = host()
     pin(options.threads)

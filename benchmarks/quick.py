@@ -19,6 +19,7 @@ from edgeconv.benchmarks import networks
 from edgeconv.benchmarks.demo import compare, table
 from edgeconv.benchmarks.harness import pin
 from edgeconv.benchmarks.provenance import provenance
+from edgeconv.targets import host
 
 DEFAULT = ("shufflenet", "squeezenet", "resnet50")
 
@@ -53,6 +54,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="measuring time a network")
     parser.add_argument("--output", type=Path, help="JSON file for all samples")
     options = parser.parse_args()
+    if not 1 <= options.threads <= host().cores:
+        parser.error(f"--threads is between 1 and {host().cores} on this machine")
     console = Console()
     pin(options.threads)
     measured = {}

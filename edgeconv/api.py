@@ -48,13 +48,20 @@ def compile(
     Raises:
         ModelError: the file is malformed, or its shapes are not fixed.
         UnsupportedOperator: it needs operators edgeconv lacks; all of them are named.
-        TargetError, ArtifactError: the target is unknown, or not this machine.
+        TargetError: the target is unknown, or not this machine.
         BuildError: code generation failed.
     """
+    device = resolve_target(target)
+    if not device.is_native:
+        raise TargetError(
+            f"'{device.name}' ({device.arch}, {device.cpu}) is not this machine: save the "
+            "model for it with `edgeconv.compile_artifact(...).save(path)`, or with "
+            "`edgeconv compile --target`"
+        )
     return Model(
         compile_artifact(
             model,
-            target,
+            device,
             threads=threads,
             input_shapes=input_shapes,
             numerics=numerics,
@@ -109,8 +116,9 @@ def explain(
         The errors of `compile`.
     """
     device = resolve_target(target)
-    graph = import_graph(model, input_shapes)
     count = device.cores if threads is None else threads
+    device.tvm_target(count)  # refuses a bad number of threads
+    graph = import_graph(model, input_shapes)
     return build.describe(graph, device, count, exact=_is_exact(numerics))
 
 

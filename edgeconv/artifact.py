@@ -103,7 +103,9 @@ class Artifact:
             ArtifactError: the file can't be written.
             BuildError: linking failed.
         """
-        target = Path(path)
+        target = Path(path).resolve()  # a link stays a link, to a new file
+        if target.exists() and not target.is_file():
+            raise ArtifactError(f"can't write {path}: it exists and is not a regular file")
         code, name = self._code()
         constants = self.constants.tobytes()
         manifest = self.manifest.to_json()
@@ -209,6 +211,8 @@ def read(path: str | os.PathLike[str]) -> Artifact:
     Raises:
         ArtifactError: missing, damaged, or of another format.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArtifactError(f"an artifact is opened by its path, not by {type(path).__name__}")
     source = Path(path)
     try:
         with zipfile.ZipFile(source) as archive:
@@ -238,7 +242,8 @@ def read(path: str | os.PathLike[str]) -> Artifact:
         raise ArtifactError(f"can't read {source}: {error.strerror or error}") from error
     except Exception as error:  # zipfile and its decompressors raise many kinds
         raise ArtifactError(
-            f"{source} is not an edgeconv artifact, or is damaged: {error}"
+            f"{source} is not an edgeconv artifact, or is damaged ({error}); "
+            "compile the model again"
         ) from error
     constants = np.frombuffer(members["constants.bin"], np.uint8)
     code = members[code_name]

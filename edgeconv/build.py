@@ -40,7 +40,7 @@ class Layer:
     """What one step of the program is: a row of `explain` and `profile`.
 
     Attributes:
-        name: the layer (the last ONNX node it came from).
+        name: the layer (the first ONNX node it came from).
         op: operator, or the kind of convolution.
         workload: shapes, in the shape grammar for convolutions.
         schedule, knobs, reason: the strategy's choice.

@@ -66,7 +66,7 @@ def link(code: bytes, command: Sequence[str]) -> bytes:
         source.write_bytes(code)
         try:
             done = subprocess.run(
-                [*command, "-shared", "-o", str(target), str(source)],
+                [*command, "-shared", "-s", "-o", str(target), str(source)],
                 capture_output=True,
                 text=True,
                 timeout=LINK_TIMEOUT,

@@ -60,6 +60,9 @@ def choose(task: ConvTask, device: Device, *, exact: bool = False) -> Choice:
         raise BuildError(f"no schedule for {task.conv}: {reasons}")
     cycles, family, knobs = best
     peak = task.conv.macs / (device.lanes * device.fma_ports)
-    share = min(1.0, peak / cycles) if cycles else 0.0
-    reason = f"default knobs; estimated {cycles:,.0f} cycles, {share:.0%} of the multiply-add peak"
+    reason = f"default knobs; estimated {cycles:,.0f} cycles"
+    if family.exact:
+        reason += f", {peak / cycles:.0%} of the multiply-add peak"
+    else:
+        reason += f"; the direct sum needs at least {peak:,.0f}"
     return Choice(family, knobs, reason, tuple(refused))

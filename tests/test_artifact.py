@@ -16,7 +16,7 @@ import pytest
 
 import edgeconv
 from edgeconv import artifact
-from edgeconv.errors import ArtifactError
+from edgeconv.errors import ArtifactError, TargetError
 from tests.e2e.models import ModelMaker
 
 FLIPS = 200
@@ -217,7 +217,7 @@ def test_foreign_code_is_never_loaded(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_compile_refuses_a_foreign_target() -> None:
     maker = ModelMaker()
     made = maker.model(maker.conv(maker.input("x", 1, 3, 6, 6), 3, 5))
-    with pytest.raises(ArtifactError, match="can't run"):
+    with pytest.raises(TargetError, match="is not this machine"):
         edgeconv.compile(made, target="raspberry-pi-4")
 
 
@@ -262,3 +262,19 @@ def test_manifest_survives_json(model: edgeconv.Model) -> None:
     assert manifest.threads == 1
     assert len(manifest.model_sha256) == 64
     assert manifest.layers
+
+
+def test_saves_to_the_target_of_a_link_and_never_to_a_device(
+    model: edgeconv.Model, tmp_path: Path
+) -> None:
+    """What stands at the path is replaced only if it is a plain file."""
+    link, real = tmp_path / "link.edgeconv", tmp_path / "real.edgeconv"
+    link.symlink_to(real)
+    model.save(link)
+    assert link.is_symlink()
+    assert edgeconv.load(real).inputs == model.inputs
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ArtifactError, match="not a regular file"):
+        model.save(pipe)
+    assert pipe.is_fifo()

@@ -103,6 +103,8 @@ def check_output(path: Path, sources: Sequence[Path] = ()) -> None:
     """
     if path.is_dir():
         raise EdgeconvError(f"can't write {path}: it is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise EdgeconvError(f"can't write {path}: it is not a regular file")
     folder = path.parent
     if not folder.is_dir():
         raise EdgeconvError(f"can't write {path}: the folder {folder} does not exist")
@@ -122,6 +124,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         EdgeconvError: it can't be written.
     """
     temporary: Path | None = None
+    path = path.resolve()  # a link stays a link, to a new file
     try:
         try:
             with tempfile.NamedTemporaryFile(

@@ -24,6 +24,8 @@ def is_artifact(path: Path) -> bool:
     """
     if path.is_dir():
         raise EdgeconvError(f"{path} is a folder; give a .onnx or .edgeconv file")
+    if path.exists() and not path.is_file():
+        raise EdgeconvError(f"{path} is not a regular file")
     try:
         with path.open("rb") as file:
             return file.read(4) == b"PK\x03\x04" or path.suffix == ".edgeconv"

@@ -75,7 +75,7 @@ def import_model(
     opset = versions.get("", versions.get("ai.onnx", 0))
     bound = dict(constants or {})
     proto = model.graph
-    types = resolve_inputs(proto, bound, dict(input_shapes or {}))
+    types = resolve_inputs(proto, bound, {} if input_shapes is None else input_shapes)
     importer = _Importer(Graph(proto.name or "graph"))
     env: Environment = {}
     for name, (shape, dtype) in types.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -13,6 +13,17 @@ from edgeconv.importer.folding import supported_dtype
 from edgeconv.importer.limits import MAX_SIZE
 
 InputType = tuple[tuple[int, ...], str]
+
+
+def _check_form(input_shapes: object) -> None:
+    """InputError unless it is a mapping from names to sequences of whole numbers."""
+    wanted = 'a mapping such as {"input": (1, 3, 224, 224)}'
+    if not isinstance(input_shapes, Mapping):
+        raise InputError(f"input_shapes is {wanted}, not {type(input_shapes).__name__}")
+    for name, shape in input_shapes.items():
+        sizes = None if isinstance(shape, str) or not isinstance(shape, Iterable) else list(shape)
+        if sizes is None or not all(isinstance(d, (int, np.integer)) for d in sizes):
+            raise InputError(f"input_shapes is {wanted}; '{name}' has {shape!r}")
 
 
 def resolve_inputs(
@@ -28,6 +39,7 @@ def resolve_inputs(
         InputError: `input_shapes` names no input, contradicts the model, or leaves a size open.
         ModelError: an input is not a tensor of a type edgeconv computes with.
     """
+    _check_form(input_shapes)
     initialisers = {t.name for t in graph.initializer}
     free = [i for i in graph.input if i.name not in initialisers]
     names = [i.name for i in free]

@@ -83,7 +83,8 @@ class Model:
     def __call__(self, *inputs: Any) -> np.ndarray | dict[str, np.ndarray]:
         """One inference with positional inputs; a single output comes as the bare array."""
         if len(inputs) != len(self.inputs):
-            raise InputError(f"the model has {len(self.inputs)} inputs, not {len(inputs)}")
+            wanted = "; ".join(map(str, self.inputs))
+            raise InputError(f"got {len(inputs)} positional inputs, the model wants {wanted}")
         results = self.run({s.name: x for s, x in zip(self.inputs, inputs, strict=True)})
         return next(iter(results.values())) if len(results) == 1 else results
 
@@ -130,6 +131,11 @@ class Model:
         return frozenset(s.name for s in self.inputs)
 
     def _arrays(self, inputs: Mapping[str, Any]) -> list[np.ndarray]:
+        if not isinstance(inputs, Mapping):
+            example = ", ".join(f"{s.name!r}: ..." for s in self.inputs)
+            raise InputError(
+                f"inputs are a dict by name: {{{example}}}; got {type(inputs).__name__}"
+            )
         if inputs.keys() != self._names:
             missing = ", ".join(sorted(self._names - inputs.keys()))
             unknown = ", ".join(sorted(map(str, inputs.keys() - self._names)))

@@ -82,7 +82,7 @@ def profile(model: Model, inputs: Mapping[str, Any], repeat: int) -> Profile:
     total = float(seconds.sum())
     rows = []
     for layer, s in zip(layers, seconds, strict=True):
-        gflops = 2 * layer.macs / s / 1e9
+        gflops = float(2 * layer.macs / s / 1e9)
         rows.append(
             ProfileRow(
                 layer.name,

@@ -77,7 +77,7 @@ def test_call_with_positions(
     result = model(x)
     assert isinstance(result, np.ndarray)
     assert relative_error(result, only) <= TOLERANCE
-    with pytest.raises(InputError, match="1 inputs, not 2"):
+    with pytest.raises(InputError, match="got 2 positional inputs"):
         model(x, x)
 
 
@@ -306,7 +306,10 @@ AFFINITY = """
         wanted = model.run(feeds)
         assert os.sched_getaffinity(0) == before, "main thread"
         faults = []
+        ready = threading.Barrier(3)
         def work():
+            model.run(feeds)
+            ready.wait()  # TVM pins workers while it makes a pool; all three exist now
             for _ in range(20):
                 results = model.run(feeds)
                 for task in os.listdir("/proc/self/task"):
@@ -438,3 +441,17 @@ def test_overhead() -> None:
     raw = fastest(lambda: compiled._main(*arguments))
     assert fastest(call) - raw <= 8
     assert fastest(lambda: compiled.run(feeds)) - raw <= 30
+
+
+@pytest.mark.parametrize("value", [np.zeros(3), [np.zeros(3)], "x", None])
+def test_inputs_that_are_no_mapping(value: object) -> None:
+    compiled = edgeconv.compile(network(channels=4, size=5), threads=1)
+    for use in (compiled.run, compiled.bind):
+        with pytest.raises(InputError, match="inputs are a dict by name"):
+            use(value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shapes", [(1, 3), {"x": "abc"}, {"x": 5}, {"x": (1.5, 2)}])
+def test_input_shapes_of_the_wrong_form(shapes: object) -> None:
+    with pytest.raises(InputError, match="input_shapes is a mapping"):
+        edgeconv.compile(network(channels=4, size=5), input_shapes=shapes)  # type: ignore[arg-type]

@@ -57,7 +57,7 @@ def compiled(target: str, conv: Conv2d) -> tuple[Choice, str]:
     task = ConvTask(
         conv, Layout(cpu.lanes, conv.padding), Layout(cpu.lanes), True, None, ("relu", ())
     )
-    choice = strategy.choose(task, cpu)
+    choice = strategy.choose(task, cpu, exact=True)
     kernel = codegen.with_pointer_parameters(choice.family.build(task, choice.knobs, cpu), "conv")
     operands = tuple(Operand("workspace", 0, 64 * i) for i in range(4))
     main = codegen.main_function([], [], 64, 256, [Step("conv", operands, "conv")])
