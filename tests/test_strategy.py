@@ -21,15 +21,18 @@ CONVOLUTIONS = {
 
 @pytest.mark.parametrize("target", ["host", *(n for n in targets.names() if n != "host")])
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_the_cheapest_supporting_family(name: str, target: str) -> None:
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_cheapest_supporting_family(name: str, target: str, exact: bool) -> None:
     conv, device = CONVOLUTIONS[name], targets.load(target)
     task = ConvTask(conv, Layout(conv.in_channels, conv.padding), Layout(conv.out_channels))
-    choice = strategy.choose(task, device)
+    choice = strategy.choose(task, device, exact=exact)
     costs = {}
     refused = {}
     for family in FAMILIES:
         mismatch = family.supports(task, device)
-        if mismatch is None:
+        if exact and not family.exact:
+            refused[family.name] = "numerics are to be exact"
+        elif mismatch is None:
             costs[family.name] = family.estimate(task, family.default_knobs(task, device), device)
         else:
             refused[family.name] = mismatch.reason
@@ -49,6 +52,6 @@ def test_the_same_task_gets_the_same_choice() -> None:
 
 
 def test_a_task_nobody_takes_is_an_error_with_reasons() -> None:
-    conv = CONVOLUTIONS["dense"]
+    conv, device = CONVOLUTIONS["dense"], targets.load("raspberry-pi-4")
     with pytest.raises(BuildError, match=r"no schedule for 64x28x28->64 k3x3.*layout"):
-        strategy.choose(ConvTask(conv, Layout(), Layout()), targets.load("raspberry-pi-4"))
+        strategy.choose(ConvTask(conv, Layout(), Layout()), device, exact=True)
