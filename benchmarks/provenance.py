@@ -21,7 +21,7 @@ def provenance() -> dict[str, Any]:
     device = host()
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
+        "command": " ".join(Path(a).name for a in [Path(sys.argv[0]).stem, *sys.argv[1:]]),
         "commit": _commit(),
         "cpu": _cpu_name(),
         "llvm_cpu": device.cpu,

@@ -78,7 +78,7 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
         (conv.in_channels, task.data),
         (conv.out_channels, task.out),
     ):
-        if channels % lanes or layout.block % lanes:
+        if channels % lanes or layout.block % lanes or layout.is_plain:
             return Mismatch(f"{channels} channels in {layout} are no whole vectors of {lanes}")
     if task.residual is not None and task.residual.block % lanes:
         return Mismatch("the residual is not in whole vectors")
