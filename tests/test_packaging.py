@@ -28,8 +28,6 @@ for name in ("schedules", "benchmarks", "tuning_logs"):
 print(targets.__file__)
 """
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
