@@ -275,8 +275,7 @@ class _Builder:
 def _request(value: Value, layout: Layout, steps: list[int]) -> memory.Request:
     size = layout.elements(value.shape) * np.dtype(value.dtype).itemsize
     rim = (layout.buffer_shape(value.shape), layout.halo) if any(layout.halo) else None
-    size += memory.ALIGNMENT  # kernels may load, not use, a vector that starts at the last element
-    return memory.Request(size, min(steps), max(steps), rim)
+    return memory.Request(size + memory.SLACK, min(steps), max(steps), rim)
 
 
 def _is_relayout(task: TensorTask, device: Device) -> bool:

@@ -20,8 +20,6 @@ from tvm.tirx.script import builder as T
 from edgeconv.errors import BuildError
 from edgeconv.graph.ir import Value
 
-ALIGNMENT = 64  # bytes; what TVM assumes of every buffer
-
 
 @dataclass(frozen=True)
 class Operand:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-ALIGNMENT = 64
+ALIGNMENT = 64  # bytes; TVM assumes it of every buffer, kernels of all but inputs
+SLACK = 64  # readable bytes behind a buffer: a vector load of the last pixel may reach there
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def _is_reduction(sch: Schedule, block: Any) -> bool:
 
 
 def _is_costly(sch: Schedule, block: Any) -> bool:
-    """True for more than a handful of arithmetic operations an element, or any call."""
+    """True for more than a dozen operations an element, as `_operations` counts them."""
     store = sch.get(block).body
     return type(store).__name__ == "BufferStore" and _operations(store.value) > 12
 
@@ -94,7 +94,7 @@ def _schedule_stage(sch: Schedule, block: Any, device: Device) -> None:
     if len(spatial) + len(reduce) != len(loops):
         return
     if not reduce:
-        _schedule_map(sch, block, spatial, device)
+        _schedule_map(sch, spatial, device)
     else:
         _schedule_sum(sch, block, spatial, reduce, device)
 
@@ -114,7 +114,7 @@ def _work(sch: Schedule, loops: list[Any]) -> int:
     return total
 
 
-def _schedule_map(sch: Schedule, block: Any, loops: list[Any], device: Device) -> None:
+def _schedule_map(sch: Schedule, loops: list[Any], device: Device) -> None:
     """Elementwise and gathering stages: outer axes in parallel, the innermost left to the
     vectoriser.
     """
@@ -158,7 +158,7 @@ def _schedule_sum(
     sch.reorder(*spatial, *reduce)
     fused = _parallel(sch, spatial, work, device)
     depth = _extent(sch, reduce[-1])
-    if depth >= 2 * lanes and depth % lanes == 0 and len(reduce) >= 1:
+    if depth >= 2 * lanes and depth % lanes == 0:
         _, vector = sch.split(reduce[-1], [None, lanes])
         partial = sch.rfactor(vector, 0)
         sch.compute_at(partial, fused)

@@ -11,7 +11,7 @@ import onnx.inliner
 
 from edgeconv.errors import ModelError, Unsupported, UnsupportedOperator
 from edgeconv.graph.ir import Graph, Value
-from edgeconv.importer import (
+from edgeconv.importer import (  # noqa: F401 - the converters fill the table of `context`
     context,
     convert_activation,
     convert_constant,
@@ -34,22 +34,6 @@ from edgeconv.importer.input_shapes import resolve_inputs
 Environment = dict[str, "Value | None"]  # None: unknown, because its node is not supported
 
 _DOMAINS = ("", "ai.onnx")
-
-CONVERTERS = (  # importing them fills the table of `context`
-    convert_activation,
-    convert_constant,
-    convert_conv,
-    convert_elementwise,
-    convert_gather,
-    convert_matmul,
-    convert_norm,
-    convert_pool,
-    convert_quantized,
-    convert_reduce,
-    convert_resize,
-    convert_shape,
-    convert_slice,
-)
 
 
 def import_model(

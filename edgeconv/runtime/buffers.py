@@ -9,9 +9,7 @@ import tvm_ffi
 
 from edgeconv.artifact import TensorSpec
 from edgeconv.errors import InputError
-
-ALIGNMENT = 64  # bytes; kernels assume it of everything but inputs
-SLACK = 64  # readable bytes behind an array: a vector load of the last pixel may reach there
+from edgeconv.memory import ALIGNMENT, SLACK
 
 
 def aligned(shape: tuple[int, ...], dtype: str, *, zero: bool = False) -> np.ndarray:
