@@ -113,6 +113,7 @@ def test_wheel_holds_every_source_and_data_file(wheel: Path, source: Path) -> No
     assert not [name for name in wheel_names(wheel) if not name.startswith("edgeconv/")]
 
 
+@pytest.mark.slow
 def test_editable_install(source: Path, tmp_path: Path) -> None:
     editable = build(source, "build_editable", tmp_path / "wheel")
     python = install(editable, tmp_path / "env")
