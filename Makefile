@@ -19,8 +19,8 @@ demo: $(STAMP)  ## compile a network, check it against ONNX Runtime, time it bes
 test: $(STAMP)  ## all tests but the slow ones
 	$(PYTEST)
 
-test-all: $(STAMP)  ## every test
-	$(PYTEST) -m "slow or not slow"
+test-all: $(STAMP)  ## every test, and property tests on examples never drawn before
+	HYPOTHESIS_PROFILE=random $(PYTEST) -m "slow or not slow"
 
 bench: $(STAMP)  ## a quick benchmark
 	$(BIN)/python -m edgeconv.benchmarks.quick

@@ -33,7 +33,7 @@ def supports(
     if dtype != "float32" or len(shape) != 4 or shape[2] * shape[3] < device.lanes:
         return False
     planes, channels = sorted((source, target), key=lambda layout: layout.block)
-    if planes.block > 1 or any(planes.halo):
+    if planes.block > 1 or channels.block < 2 or any(planes.halo):
         return False
     nhwc = channels.block == shape[1]
     return shape[1] >= device.lanes and (nhwc or channels.block % device.lanes == 0)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import HealthCheck, Phase, settings
 
 # A failure prints the blob that reproduces it (`@reproduce_failure`). Compiling takes a while: no
 # deadline, and no "explain" phase, which would compile hundreds of variants of a failure.
-settings.register_profile(
-    "edgeconv",
-    deadline=None,
-    derandomize=False,
-    print_blob=True,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
-    suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
-)
-settings.load_profile("edgeconv")
+# `make test` draws the same examples every time, `make test-all` new ones ("random").
+for name in ("fixed", "random"):
+    settings.register_profile(
+        name,
+        deadline=None,
+        derandomize=name == "fixed",
+        print_blob=True,
+        phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+        suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
+    )
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))

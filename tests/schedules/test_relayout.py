@@ -63,6 +63,7 @@ def test_both_ways(shape: tuple[int, ...], halo: tuple[int, ...], device: Device
         ((1, 3, 32, 32), PLAIN, Layout(1, (1, 1, 1, 1))),  # nothing to transpose
         ((1, 64, 3, 3), PLAIN, Layout(16)),  # fewer pixels than any tile of 16
         ((64, 64), PLAIN, PLAIN),
+        ((1, 64, 8, 8), PLAIN, PLAIN),  # a plain copy: no side has channel blocks
     ],
 )
 def test_refuses(shape: tuple[int, ...], source: Layout, target: Layout) -> None:
