@@ -12,6 +12,7 @@ from tvm import tirx
 FMA_LATENCY = 4  # cycles; Zen 2–5, Skylake–Golden Cove and Cortex-A72–A78 all take 4
 LOADS_PER_CYCLE = 2
 L2_BYTES_PER_CYCLE = 20  # sustained beside multiply-adds; 32 B a cycle is the best case
+CACHE_LINE = 64  # bytes
 PARALLEL_MACS = 1 << 17  # below it a parallel region costs more than it saves
 MAX_UNROLLED_FMAS = 240  # in the innermost body; beyond it the loop leaves the micro-op cache
 

@@ -165,6 +165,17 @@ def scratch(name: str, shape: Sequence[int]) -> Any:
     return IRBuilder.name(name, T.sblock_alloc_buffer(tuple(shape), "float32", scope="global"))
 
 
+def prefetch(element: Any, offset: Any) -> None:
+    """Ask for the cache line `offset` bytes behind an element of a buffer, into the L2 cache.
+
+    The address may lie outside the buffer: a prefetch never faults.
+    """
+    start = tirx.address_of(element)
+    address = tirx.call_intrin("handle", "tirx.handle_add_byte_offset", start, offset)
+    flags = [tirx.const(flag, "int32") for flag in (0, 2, 1)]  # to read, L2, data
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, *flags))
+
+
 block = T.sblock
 init = T.init
 store = T.buffer_store

@@ -8,6 +8,7 @@ while the reduction runs over it, and weights are packed at compile time in the 
       column tile
         acc[rows, columns, vectors, lanes] = bias                     registers
         channel chunk → kh → channel in chunk → kw (unrolled)
+          prefetch a share of the next output-channel tile's weights
           rows, columns, vectors (unrolled): acc += broadcast(data) · weight vector
         out = activation(acc + residual)
 
@@ -24,7 +25,8 @@ an NHWC channel run overlaps its neighbour, so there are no tail loops.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +37,7 @@ from tvm.s_tir import Schedule
 from edgeconv.operators.convolution import shuffled
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
+    CACHE_LINE,
     FMA_LATENCY,
     L2_BYTES_PER_CYCLE,
     LOADS_PER_CYCLE,
@@ -266,22 +269,23 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
             acc = emit.local("acc", (rows, columns, vectors, lanes))
             first_row = tile_start(oh, rows, conv.out_height)
             first_column = tile_start(ow, columns, conv.out_width)
-            outer = dict(
-                cc=space.chunks, kh=conv.kernel_size[0], ci=space.chunk, kw=conv.kernel_size[1]
-            )
+            steps = dict(cc=space.chunks, kh=conv.kernel_size[0], ci=space.chunk)
+            taps = dict(kw=conv.kernel_size[1])
             tile = dict(i=rows, j=columns, m=vectors, lane=lanes)
-            with emit.loops(**outer, **tile) as axes, emit.block("update"):
-                cc, kh, ci, kw = emit.all_reduce(outer, axes[:4])
-                i, j, m, lane = emit.all_spatial(tile, axes[4:])
-                with emit.init():
-                    emit.store(acc, operands.start(oc, m, lane), [i, j, m, lane])
-                chunk, slot = space.data_channel(oc, cc, ci)
-                y, x = operands.pixel(first_row + i, first_column + j, kh, kw)
-                product = (
-                    operands.data[n, chunk, y, x, slot]
-                    * operands.weight[oc, cc, kh, ci, kw, m, lane]
-                )
-                emit.store(acc, acc[i, j, m, lane] + product, [i, j, m, lane])
+            with emit.loops(**steps) as step:
+                _prefetch(operands, space, (oc, oh * space.column_tiles + ow), step)
+                with emit.loops(**taps, **tile) as axes, emit.block("update"):
+                    cc, kh, ci, kw = emit.all_reduce({**steps, **taps}, [*step, axes[0]])
+                    i, j, m, lane = emit.all_spatial(tile, axes[1:])
+                    with emit.init():
+                        emit.store(acc, operands.start(oc, m, lane), [i, j, m, lane])
+                    chunk, slot = space.data_channel(oc, cc, ci)
+                    y, x = operands.pixel(first_row + i, first_column + j, kh, kw)
+                    product = (
+                        operands.data[n, chunk, y, x, slot]
+                        * operands.weight[oc, cc, kh, ci, kw, m, lane]
+                    )
+                    emit.store(acc, acc[i, j, m, lane] + product, [i, j, m, lane])
             with emit.loops(**tile) as axes, emit.block("store"):
                 i, j, m, lane = emit.all_spatial(tile, axes)
                 chunk, slot = space.out_channel(oc, m, lane)
@@ -289,6 +293,33 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                 operands.finish(acc[i, j, m, lane], at)
 
     return emit.prim_func("grouped_conv2d", body)
+
+
+def _prefetch(
+    operands: emit.ConvOperands, space: Space, tile: tuple[Any, Any], step: Sequence[Any]
+) -> None:
+    """While a channel tile is computed, fetch the weights of the next, evenly spread.
+
+    They are read once a layer, so they come from memory; left to the first pixel tile, which reads
+    them again and again after that, they would stall it.
+    """
+    channel_tile, pixel_tile = tile
+    _, chunks, kernel_height, chunk, *inner = space.weight_shape()
+    count, steps = space.row_tiles * space.column_tiles, chunks * kernel_height * chunk
+    if count < 2 or space.channel_tiles < 2:
+        return
+    step_bytes = math.prod(inner) * 4
+    lines = ceil_div(ceil_div(step_bytes, count), CACHE_LINE)  # fetched in each step
+    busy = min(count, ceil_div(step_bytes, lines * CACHE_LINE))  # pixel tiles that fetch
+    cc, kh, ci = step
+    following = minimum(channel_tile + 1, space.channel_tiles - 1)
+    first = operands.weight[(following, *([0] * (len(operands.weight.shape) - 1)))]
+    done = minimum(pixel_tile, busy - 1) * steps * lines * CACHE_LINE
+    # later pixel tiles ask for one line again and again: cheaper than a branch
+    stride = tirx.Select(pixel_tile < busy, lines * CACHE_LINE, 0)
+    at = done + ((cc * kernel_height + kh) * chunk + ci) * stride
+    for line in range(lines):
+        emit.prefetch(first, at + line * CACHE_LINE)
 
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:

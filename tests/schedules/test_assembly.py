@@ -106,16 +106,9 @@ CONVOLUTIONS = {
 }
 
 
-# LLVM unrolls the loop over the four channels of a block, and the rows of the kernel, for these
-# CPUs, hoists the loads, and runs out of registers.
-SPILLS = {("raspberry-pi-5", "dense 3x3"), ("raspberry-pi-5", "pointwise")}
-
-
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_hot_loop(target: str, name: str, request: pytest.FixtureRequest) -> None:
-    if (target, name) in SPILLS:
-        request.applymarker(pytest.mark.xfail(reason="LLVM unrolls too much", strict=True))
+def test_hot_loop(target: str, name: str) -> None:
     conv = CONVOLUTIONS[name]
     check(target, conv, tile(target, conv))
 
