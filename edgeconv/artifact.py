@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import tvm
@@ -21,6 +21,7 @@ import tvm
 from edgeconv.build import Layer, Program
 from edgeconv.errors import ArtifactError
 from edgeconv.linking import find_linker, link, object_code
+from edgeconv.memory import aligned_bytes
 from edgeconv.targets import Device
 
 FORMAT = 1
@@ -91,7 +92,7 @@ class Artifact:
     """A compiled network: the manifest, the code (a module in memory, or bytes), the constants."""
 
     manifest: Manifest
-    constants: np.ndarray
+    constants: np.ndarray  # aligned
     module: Any | None = None  # built in this process
     shared_library: bytes | None = None
     object_file: bytes | None = None
@@ -107,7 +108,7 @@ class Artifact:
         if target.exists() and not target.is_file():
             raise ArtifactError(f"can't write {path}: it exists and is not a regular file")
         code, name = self._code()
-        constants = self.constants.tobytes()
+        constants = self.constants.data
         manifest = self.manifest.to_json()
         header = {
             "format": FORMAT,
@@ -177,7 +178,17 @@ class Artifact:
             return tvm.runtime.load_module(str(path))
 
 
-def _sha256(data: bytes) -> str:
+def _read_into(target: np.ndarray, member: IO[bytes]) -> None:
+    """Fill the bytes of `target`; weights are large, so they are never in memory twice."""
+    position = 0
+    while chunk := member.read(1 << 20):
+        target[position : position + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        position += len(chunk)
+    if position != target.size:
+        raise ValueError("constants.bin is cut short")
+
+
+def _sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
@@ -225,7 +236,11 @@ def read(path: str | os.PathLike[str]) -> Artifact:
             code_name = header["code"]
             if code_name not in ("code.so", "code.o"):
                 raise ValueError(f"unknown code member {code_name!r}")
-            members = {name: archive.read(name) for name in (code_name, "constants.bin")}
+            members: dict[str, Any] = {code_name: archive.read(code_name)}
+            constants = aligned_bytes(archive.getinfo("constants.bin").file_size)
+            with archive.open("constants.bin") as member:
+                _read_into(constants, member)
+            members["constants.bin"] = constants.data
         members["manifest"] = _canonical(header["manifest"])
         hashes = header["sha256"]
         for name, data in members.items():
@@ -245,7 +260,6 @@ def read(path: str | os.PathLike[str]) -> Artifact:
             f"{source} is not an edgeconv artifact, or is damaged ({error}); "
             "compile the model again"
         ) from error
-    constants = np.frombuffer(members["constants.bin"], np.uint8)
     code = members[code_name]
     if code_name == "code.so":
         return Artifact(manifest, constants, shared_library=code)

@@ -105,7 +105,7 @@ class _Constants:
 
     def blob(self) -> np.ndarray:
         """All constants at their offsets."""
-        blob = np.zeros(self.size, np.uint8)
+        blob = memory.aligned_bytes(self.size, zero=True)
         position = 0
         for part in self.parts:
             blob[position : position + part.size] = part

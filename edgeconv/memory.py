@@ -1,4 +1,4 @@
-"""Offsets of all activations in one workspace, reused as soon as a value is dead.
+"""Aligned memory, and offsets of all activations in one workspace, reused once a value is dead.
 
 Buffers with a halo never share memory with other shapes: their rim is zeroed once, when the
 workspace is made, and stays zero because kernels write interiors only.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 ALIGNMENT = 64  # bytes; TVM assumes it of every buffer, kernels of all but inputs
 SLACK = 64  # readable bytes behind a buffer: a vector load of the last pixel may reach there
@@ -29,6 +31,13 @@ class Request:
 def aligned(size: int) -> int:
     """`size` rounded up to the alignment."""
     return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def aligned_bytes(size: int, *, zero: bool = False) -> np.ndarray:
+    """`size` aligned bytes, with readable ones behind them; uninitialised unless `zero`."""
+    raw = (np.zeros if zero else np.empty)(size + ALIGNMENT + SLACK, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size]
 
 
 def plan(requests: Sequence[Request]) -> tuple[list[int], int]:

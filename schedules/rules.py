@@ -120,6 +120,8 @@ def _schedule_map(sch: Schedule, loops: list[Any], device: Device) -> None:
     """
     work = _work(sch, loops)
     *outer, inner = loops
+    while outer and _extent(sch, inner) == 1:  # the lane axis of NCHW: the vectoriser wants rows
+        inner = outer.pop()
     if _extent(sch, inner) == device.lanes and outer:
         sch.vectorize(inner)
         _parallel(sch, outer, work, device)

@@ -9,16 +9,14 @@ import tvm_ffi
 
 from edgeconv.artifact import TensorSpec
 from edgeconv.errors import InputError
-from edgeconv.memory import ALIGNMENT, SLACK
+from edgeconv.memory import aligned_bytes
 
 
 def aligned(shape: tuple[int, ...], dtype: str, *, zero: bool = False) -> np.ndarray:
     """An array whose data starts at a multiple of 64 bytes; uninitialised unless `zero`."""
     kind = np.dtype(dtype)
     size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-    raw = (np.zeros if zero else np.empty)(size + ALIGNMENT + SLACK, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + size].view(kind).reshape(shape)
+    return aligned_bytes(size, zero=zero).view(kind).reshape(shape)
 
 
 def as_array(value: Any, spec: TensorSpec) -> np.ndarray:

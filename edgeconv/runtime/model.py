@@ -31,8 +31,9 @@ class Model:
         self.artifact = artifact
         self._main = artifact.open_module()["main"]
         manifest = artifact.manifest
-        constants = aligned((max(artifact.constants.size, 1),), "uint8")
-        constants[: artifact.constants.size] = artifact.constants
+        constants = artifact.constants
+        if not constants.size:
+            constants = aligned((1,), "uint8")
         workspace = aligned((max(manifest.workspace_bytes, 1),), "uint8", zero=True)
         self._memory = (constants, workspace)
         self._fixed = tuple(as_tensor(a) for a in self._memory)

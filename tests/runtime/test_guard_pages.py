@@ -17,7 +17,8 @@ SCRIPT = """
     import ctypes, mmap, sys
     import numpy as np
     import edgeconv
-    from edgeconv.runtime import buffers, model as runtime_model
+    from edgeconv import memory
+    from edgeconv.runtime import buffers
     from tests.e2e.models import ModelMaker, assert_close, expected
 
     PAGE, FORBIDDEN = mmap.PAGESIZE, 0
@@ -26,20 +27,18 @@ SCRIPT = """
 
     def guarded(size, alignment):
         pages = -(-max(size, 1) // PAGE)
-        memory = mmap.mmap(-1, (pages + 1) * PAGE)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        region = mmap.mmap(-1, (pages + 1) * PAGE)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(region))
         guard = ctypes.c_void_p(address + pages * PAGE)
         assert libc.mprotect(guard, ctypes.c_size_t(PAGE), FORBIDDEN) == 0
-        kept.append(memory)
+        kept.append(region)
         start = pages * PAGE - -(-size // alignment) * alignment
-        return np.frombuffer(memory, np.uint8, size, start)
+        return np.frombuffer(region, np.uint8, size, start)
 
-    def aligned(shape, dtype, *, zero=False):
-        kind = np.dtype(dtype)
-        size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-        return guarded(size + buffers.SLACK, 64)[:size].view(kind).reshape(shape)
+    def aligned_bytes(size, *, zero=False):
+        return guarded(size + memory.SLACK, memory.ALIGNMENT)[:size]
 
-    runtime_model.aligned = aligned
+    memory.aligned_bytes = buffers.aligned_bytes = aligned_bytes
     number = 0
     for target in ("host", "x86-avx2", "x86-sse4"):
         if not edgeconv.api.resolve_target(target).is_native:
