@@ -132,6 +132,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     if weights > device.l1d_kib * 1024 // 2:
         cycles = max(cycles, weights / L2_BYTES_PER_CYCLE)
     overhead = 12 + 2 * pixels * knobs.vectors + (0 if knobs.unroll_kw else steps / 2)
+    if task.out.block == 1:
+        overhead += 2 * pixels * knobs.vectors * knobs.lanes  # each lane is stored on its own
     return space.tiles * (cycles + overhead)
 
 

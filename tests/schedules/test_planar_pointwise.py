@@ -1,0 +1,103 @@
+"""Pointwise convolutions on row-major maps: every setting, tails of pixels and of channels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeconv import strategy
+from edgeconv.layout import Layout
+from edgeconv.schedules import family, planar_pointwise
+from edgeconv.schedules.common import ceil_div
+from edgeconv.workload import Conv2d, ConvTask
+from tests.schedules.kernels import Kernels, device
+
+FAMILY = family("planar_pointwise")
+NCHW = Layout(1)
+DEVICES = ("host", "x86-avx2", "x86-sse4")
+RELU = ("relu", ())
+
+
+def task(conv: Conv2d, *, fused: bool = False) -> ConvTask:
+    """The convolution on NCHW maps, alone or with all that can be fused."""
+    return (
+        ConvTask(conv, NCHW, NCHW, True, NCHW, RELU) if fused else ConvTask(conv, NCHW, NCHW, False)
+    )
+
+
+@pytest.mark.parametrize("target", DEVICES)
+@pytest.mark.parametrize("size", [(4, 4), (7, 7), (1, 23), (9, 11)])
+def test_every_setting(target: str, size: tuple[int, int]) -> None:
+    """Output channels and pixels that no tile divides; two groups, two images."""
+    cpu = device(target)
+    if not cpu.is_native:
+        pytest.skip(f"this machine can't run code for {target}")
+    work = task(Conv2d(2, 10, *size, 22, (1, 1), groups=2), fused=True)
+    settings = list(planar_pointwise.candidates(work, cpu))
+    kernels = Kernels(cpu)
+    for knobs in settings[:: ceil_div(len(settings), 10)]:
+        kernels.add(FAMILY, work, knobs)
+    kernels.check()
+
+
+@pytest.mark.parametrize("target", DEVICES)
+@pytest.mark.parametrize("fused", [False, True])
+def test_default_settings(target: str, fused: bool) -> None:
+    cpu = device(target)
+    if not cpu.is_native:
+        pytest.skip(f"this machine can't run code for {target}")
+    kernels = Kernels(cpu)
+    for c, k, h, w, g in (
+        (1, 1, 4, 4, 1),
+        (3, 40, 13, 17, 1),
+        (64, 5, 8, 8, 1),
+        (30, 60, 5, 7, 3),
+        (12, 12, 6, 6, 12),
+        (17, 33, 31, 1, 1),
+    ):
+        work = task(Conv2d(1, c, h, w, k, (1, 1), groups=g), fused=fused)
+        kernels.add(FAMILY, work, planar_pointwise.default_knobs(work, cpu))
+    kernels.check()
+
+
+def test_two_threads() -> None:
+    two = device("host", 2)
+    kernels = Kernels(two)
+    work = task(Conv2d(2, 32, 30, 31, 45, (1, 1)), fused=True)
+    kernels.add(FAMILY, work, planar_pointwise.default_knobs(work, two))
+    kernels.check()
+
+
+def test_weights_are_packed_in_the_order_they_are_read() -> None:
+    rng = np.random.default_rng(0)
+    work = task(Conv2d(1, 6, 5, 5, 14, (1, 1), groups=2))
+    weight = rng.standard_normal((14, 3, 1, 1)).astype(np.float32)
+    knobs = planar_pointwise.Knobs(4, 2, 3, 1)
+    packed = planar_pointwise.pack_weights(work, knobs, weight)
+    assert packed.shape == (2, 3, 3, 3)  # group, run of three channels, input channel, channel
+    for g, run, c, i in np.ndindex(*packed.shape):
+        channel = g * 7 + min(run * 3, 4) + i  # the last run overlaps
+        assert packed[g, run, c, i] == weight[channel, c, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("conv", "data", "reason"),
+    [
+        (Conv2d(1, 4, 9, 9, 4, (3, 3)), NCHW, "only 1x1"),
+        (Conv2d(1, 4, 9, 9, 4, (1, 1), (2, 2)), NCHW, "stride 1"),
+        (Conv2d(1, 4, 9, 9, 4, (1, 1)), Layout(4), "only NCHW"),
+        (Conv2d(1, 4, 9, 9, 4, (1, 1)), Layout(1, (1, 0, 0, 0)), "without halo"),
+        (Conv2d(1, 4, 1, 3, 4, (1, 1)), NCHW, "fewer pixels"),
+        (Conv2d(1, 4, 9, 9, 4, (1, 1), groups=2, input_shuffle=2), NCHW, "shuffled"),
+    ],
+)
+def test_says_why_not(conv: Conv2d, data: Layout, reason: str) -> None:
+    refusal = planar_pointwise.supports(ConvTask(conv, data, NCHW), device("x86-avx2"))
+    assert refusal is not None
+    assert reason in refusal.reason
+
+
+def test_wins_between_nchw_maps() -> None:
+    """No other family can use vectors there, so the strategy takes it."""
+    choice = strategy.choose(task(Conv2d(1, 64, 28, 28, 64, (1, 1))), device("x86-avx512"))
+    assert choice.family is FAMILY
