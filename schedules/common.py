@@ -9,8 +9,9 @@ from typing import Any
 
 from tvm import tirx
 
+from edgeconv.workload import Conv2d
+
 FMA_LATENCY = 4  # cycles; Zen 2–5, Skylake–Golden Cove and Cortex-A72–A78 all take 4
-LOADS_PER_CYCLE = 2
 L2_BYTES_PER_CYCLE = 20  # sustained beside multiply-adds; 32 B a cycle is the best case
 PARALLEL_MACS = 1 << 17  # below it a parallel region costs more than it saves
 MAX_UNROLLED_FMAS = 240  # in the innermost body; beyond it the loop leaves the micro-op cache
@@ -43,3 +44,23 @@ def tile_start(tile: Any, size: int, extent: int) -> Any:
 def ceil_div(a: int, b: int) -> int:
     """a / b rounded up."""
     return -(-a // b)
+
+
+def held_pixels(conv: Conv2d, columns: int, *, own: bool) -> int:
+    """Most pixels of an input row that wait in registers for unrolled horizontal taps.
+
+    They are those that one tap of a tile of `columns` outputs loads and a later one reads again;
+    with `own`, all pixels of the tap at hand besides.
+    """
+    taps, stride, dilation = conv.kernel_size[1], conv.stride[1], conv.dilation[1]
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for tap in range(taps):
+        for column in range(columns):
+            pixel = column * stride + tap * dilation
+            first.setdefault(pixel, tap)
+            last[pixel] = tap
+    return max(
+        sum(first[x] <= tap and (tap < last[x] or (own and tap == last[x])) for x in first)
+        for tap in range(taps)
+    )

@@ -37,16 +37,16 @@ from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
     FMA_LATENCY,
     L2_BYTES_PER_CYCLE,
-    LOADS_PER_CYCLE,
     MAX_UNROLLED_FMAS,
     PARALLEL_MACS,
     Mismatch,
     ceil_div,
+    held_pixels,
     minimum,
     tile_start,
 )
 from edgeconv.targets import Device
-from edgeconv.workload import ConvTask
+from edgeconv.workload import Conv2d, ConvTask
 
 
 @dataclass(frozen=True)
@@ -98,18 +98,28 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     for lanes, per_group in splits:
         total = ceil_div(kpg if per_group else conv.out_channels, lanes)
         for vectors in range(1, min(8, total) + 1):
-            # LLVM keeps the weights of several unrolled taps live if there are registers to spare
-            taps = min(conv.kernel_size[1], 3 if registers > 16 else 1)
-            spare = registers - vectors * taps - 2
-            if vectors == 1 and conv.kernel_size[1] > 1:
-                spare = min(spare, registers // 2)  # broadcast pixels that several taps share
             for rows in range(1, min(6, conv.out_height) + 1):
                 for columns in range(1, min(registers, conv.out_width) + 1):
                     tile = rows * columns * vectors
-                    if tile > spare:
+                    if tile + _operand_registers(conv, device, rows, columns, vectors) > registers:
                         break
                     unroll = tile * conv.kernel_size[1] <= MAX_UNROLLED_FMAS
                     yield Knobs(lanes, rows, columns, vectors, per_group, unroll)
+
+
+def _operand_registers(
+    conv: Conv2d, device: Device, rows: int, columns: int, vectors: int
+) -> int:
+    """Registers a tile needs beside its accumulators, with the horizontal taps unrolled."""
+    taps, registers = conv.kernel_size[1], device.vector_registers
+    if not device.memory_operands:
+        # LLVM goes from tap to tap, and pixels wait for the taps that read them again
+        return vectors + rows * held_pixels(conv, columns, own=False) + 2
+    # LLVM goes from pixel to pixel, and keeps the weights of several taps if it can
+    weights = vectors * min(taps, 3 if registers > 16 else 1) + 2
+    if vectors == 1 and taps > 1:
+        return max(weights, registers // 2)  # broadcast pixels that several taps share
+    return weights
 
 
 def default_knobs(task: ConvTask, device: Device) -> Knobs:
@@ -124,7 +134,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     steps = space.window * conv.kernel_size[0] * conv.kernel_size[1]
     loads = pixels + knobs.vectors
     weights = steps * knobs.vectors * knobs.lanes * 4
-    step = max(pixels * knobs.vectors / device.fma_ports, loads / LOADS_PER_CYCLE, FMA_LATENCY)
+    step = max(pixels * knobs.vectors / device.fma_ports, loads / device.load_ports, FMA_LATENCY)
     cycles = steps * step
     if weights > device.l1d_kib * 1024 // 2:
         cycles = max(cycles, weights / L2_BYTES_PER_CYCLE)
