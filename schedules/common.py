@@ -46,11 +46,9 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def held_pixels(conv: Conv2d, columns: int, *, own: bool) -> int:
-    """Most pixels of an input row that wait in registers for unrolled horizontal taps.
-
-    They are those that one tap of a tile of `columns` outputs loads and a later one reads again;
-    with `own`, all pixels of the tap at hand besides.
+def held_pixels(conv: Conv2d, columns: int) -> int:
+    """Most pixels of an input row in registers at once while the horizontal taps, unrolled, go over
+    a tile of `columns` outputs: those of the tap at hand, and those a later one reads again.
     """
     taps, stride, dilation = conv.kernel_size[1], conv.stride[1], conv.dilation[1]
     first: dict[int, int] = {}
@@ -60,7 +58,4 @@ def held_pixels(conv: Conv2d, columns: int, *, own: bool) -> int:
             pixel = column * stride + tap * dilation
             first.setdefault(pixel, tap)
             last[pixel] = tap
-    return max(
-        sum(first[x] <= tap and (tap < last[x] or (own and tap == last[x])) for x in first)
-        for tap in range(taps)
-    )
+    return max(sum(first[x] <= tap <= last[x] for x in first) for tap in range(taps))

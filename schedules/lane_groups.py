@@ -102,7 +102,8 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                 if tile + _operand_registers(conv, device, rows, columns) > registers:
                     break
                 fmas = tile * s * conv.in_channels_per_group
-                whole = fmas * r <= MAX_UNROLLED_FMAS // 2
+                # unrolled, LLVM would load all rows ahead
+                whole = fmas * r <= MAX_UNROLLED_FMAS // 2 and device.memory_operands
                 yield Knobs(lanes, rows, columns, whole, fmas <= MAX_UNROLLED_FMAS)
 
 
@@ -113,7 +114,7 @@ def _operand_registers(conv: Conv2d, device: Device, rows: int, columns: int) ->
     taps, (_, stride), (_, dilation) = conv.kernel_size[1], conv.stride, conv.dilation
     if rows * columns * taps * conv.in_channels_per_group > MAX_UNROLLED_FMAS:
         return 2  # one tap at a time
-    held = held_pixels(conv, columns, own=True)
+    held = held_pixels(conv, columns)
     if conv.in_channels_per_group > 1:  # the pixels before their permutes, for every k
         held += min(columns * taps, (columns - 1) * stride + (taps - 1) * dilation + 1)
     return rows * held + 1

@@ -86,5 +86,5 @@ class Device:
         if self.abi:
             attributes["mfloat-abi"] = self.abi
         if not self.memory_operands:
-            attributes["cl-opt"] = [llvm.UNROLL_AS_O2]
+            attributes["cl-opt"] = [llvm.UNROLL_LITTLE]
         return tvm.target.Target(attributes)
