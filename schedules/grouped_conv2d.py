@@ -100,9 +100,9 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
         # half vectors may fill a group better than whole ones
         splits += [(w, True) for w in (widest, widest // 2, widest // 4) if 4 <= w <= kpg]
     for lanes, per_group in splits:
-        quad = _quad(task, device, lanes, per_group)
         total = ceil_div(kpg if per_group else conv.out_channels, lanes)
         for vectors in range(1, min(8, total) + 1):
+            quad = _quad(task, device, lanes, vectors, per_group)
             for rows in range(1, min(6, conv.out_height) + 1):
                 for columns in range(1, min(registers, conv.out_width) + 1):
                     tile = rows * columns * vectors
@@ -113,15 +113,14 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                     yield knobs
 
 
-def _quad(task: ConvTask, device: Device, lanes: int, per_group: bool) -> int:
+def _quad(task: ConvTask, device: Device, lanes: int, vectors: int, per_group: bool) -> int:
     """Channels loaded together: a multiply-add can broadcast a lane of a register (AArch64's FMLA
     by element) where it can't broadcast from memory.
     """
     if device.memory_operands:
         return 1
-    quad = device.lanes
-    space = Space(task, Knobs(lanes, 1, 1, 1, per_group, False, quad))
-    return quad if space.adjacent else 1
+    space = Space(task, Knobs(lanes, 1, 1, vectors, per_group, False, device.lanes))
+    return device.lanes if space.adjacent else 1
 
 
 def _operand_registers(conv: Conv2d, device: Device, knobs: Knobs) -> int:
@@ -133,7 +132,7 @@ def _operand_registers(conv: Conv2d, device: Device, knobs: Knobs) -> int:
         # LLVM goes from tap to tap, and pixels wait for the taps that read them again
         if taps > 1 and knobs.unroll_kw:
             return vectors + knobs.rows * held_pixels(conv, knobs.columns) + 3
-        return vectors + 2
+        return vectors + 4  # pixels loaded ahead
     # LLVM goes from pixel to pixel, and keeps the weights of several taps if it can
     registers = device.vector_registers
     weights = vectors * min(taps, 3 if registers > 16 else 1) + 2
@@ -186,8 +185,6 @@ class Space:
             self.groups_per_window = max(self.groups_per_window, high - low)
         self.window = self.groups_per_window * self.cpg  # input channels a tile reads
         block = task.data.block
-        if knobs.quad > 1 and conv.groups == 1 and block % knobs.quad == 0:
-            self.window = ceil_div(self.window, block) * block  # padding lanes, by zero weights
         aligned = self.window % block == 0 and (conv.groups == 1 or self.cpg % block == 0)
         self.aligned = aligned and conv.input_shuffle == 1
         self.chunks = self.window // block if self.aligned else 1
