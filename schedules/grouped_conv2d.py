@@ -60,8 +60,8 @@ class Knobs:
         vectors: channel vectors of a register tile.
         per_group: vectors are cut from each group apart, not from the whole channel range.
         unroll_kw: whether the horizontal taps are unrolled into the body.
-        quad: input channels loaded as one vector, from whose lanes they are broadcast (`Space.adjacent`);
-            1: each channel is loaded by itself.
+        quad: input channels loaded as one vector, from whose lanes they are broadcast; 1: each
+            channel is loaded by itself.
     """
 
     lanes: int
@@ -157,7 +157,9 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     cycles = steps * step
     if weights > device.l1d_kib * 1024 // 2:
         cycles = max(cycles, weights / L2_BYTES_PER_CYCLE)
-    overhead = 12 + 2 * pixels * knobs.vectors + (0 if knobs.unroll_kw or knobs.quad > 1 else steps / 2)
+    overhead = (
+        12 + 2 * pixels * knobs.vectors + (0 if knobs.unroll_kw or knobs.quad > 1 else steps / 2)
+    )
     return space.tiles * (cycles + overhead)
 
 

@@ -54,7 +54,7 @@ class Device:
 
     @property
     def memory_operands(self) -> bool:
-        """Whether arithmetic takes an operand straight from memory, so that it needs no register."""
+        """Whether arithmetic takes operands straight from memory, so that they need no register."""
         return self.arch == "x86_64"
 
     @property

@@ -145,9 +145,7 @@ WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32)
 
 @pytest.mark.parametrize("target", DEVICES)
 @pytest.mark.parametrize("groups", [2, 5])
-def test_narrow_groups(
-    target: str, groups: int, kernels_for: Callable[[str], Kernels]
-) -> None:
+def test_narrow_groups(target: str, groups: int, kernels_for: Callable[[str], Kernels]) -> None:
     """As many outputs a group as inputs, below, at and above the vector width."""
     check_defaults(
         kernels_for(target),
