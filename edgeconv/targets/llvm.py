@@ -12,8 +12,8 @@ ARCHITECTURES = ("x86_64", "aarch64", "armv7l")
 
 UNROLL_LITTLE = "-unroll-threshold-aggressive:uint=100"
 """LLVM option: loops are unrolled up to 100 instructions, not 300. Schedules unroll what should be;
-LLVM would unroll the reduction around a register tile too, hoist its loads, and spill. (TVM only sets
-values: options that LLVM wants given explicitly, such as -unroll-threshold, have no effect.)"""
+LLVM would unroll the reduction around a register tile too, hoist its loads, and spill. (TVM only
+sets values: options that LLVM wants given explicitly, as -unroll-threshold is, have no effect.)"""
 
 # Beginnings of the names of x86 features that LLVM uses in plain code without being asked. A CPU's
 # name promises system instructions too (pku, wbnoinvd, …), which virtual machines often hide.
