@@ -4,6 +4,7 @@ arithmetic.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,7 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+@functools.cache
 def held_pixels(conv: Conv2d, columns: int) -> int:
     """Most pixels of an input row in registers at once while the horizontal taps, unrolled, go over
     a tile of `columns` outputs: those of the tap at hand, and those a later one reads again.
