@@ -7,7 +7,7 @@ while the reduction runs over it, and weights are packed at compile time in the 
     parallel (n, output-channel tile, row tile)
       column tile
         acc[rows, columns, vectors, lanes] = bias                     registers
-        channel chunk → kh → channel in chunk → kw (unrolled)
+        channel chunk → kh → channel in chunk → kw (unrolled) → channel in quad (unrolled)
           prefetch a share of the next output-channel tile's weights
           rows, columns, vectors (unrolled): acc += broadcast(data) · weight vector
         out = activation(acc + residual)
@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
+from tvm.tirx import Ramp
 
 from edgeconv.operators.convolution import shuffled
 from edgeconv.schedules import emit
@@ -40,16 +41,16 @@ from edgeconv.schedules.common import (
     CACHE_LINE,
     FMA_LATENCY,
     L2_BYTES_PER_CYCLE,
-    LOADS_PER_CYCLE,
     MAX_UNROLLED_FMAS,
     PARALLEL_MACS,
     Mismatch,
     ceil_div,
+    held_pixels,
     minimum,
     tile_start,
 )
 from edgeconv.targets import Device
-from edgeconv.workload import ConvTask
+from edgeconv.workload import Conv2d, ConvTask
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Knobs:
         vectors: channel vectors of a register tile.
         per_group: vectors are cut from each group apart, not from the whole channel range.
         unroll_kw: whether the horizontal taps are unrolled into the body.
+        quad: input channels loaded as one vector, from whose lanes they are broadcast; 1: each
+            channel is loaded by itself.
     """
 
     lanes: int
@@ -70,6 +73,7 @@ class Knobs:
     vectors: int
     per_group: bool
     unroll_kw: bool
+    quad: int = 1
 
 
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
@@ -101,18 +105,43 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     for lanes, per_group in splits:
         total = ceil_div(kpg if per_group else conv.out_channels, lanes)
         for vectors in range(1, min(8, total) + 1):
-            # LLVM keeps the weights of several unrolled taps live if there are registers to spare
-            taps = min(conv.kernel_size[1], 3 if registers > 16 else 1)
-            spare = registers - vectors * taps - 2
-            if vectors == 1 and conv.kernel_size[1] > 1:
-                spare = min(spare, registers // 2)  # broadcast pixels that several taps share
+            quad = _quad(task, device, lanes, vectors, per_group)
             for rows in range(1, min(6, conv.out_height) + 1):
                 for columns in range(1, min(registers, conv.out_width) + 1):
                     tile = rows * columns * vectors
-                    if tile > spare:
+                    unroll = quad == 1 and tile * conv.kernel_size[1] <= MAX_UNROLLED_FMAS
+                    knobs = Knobs(lanes, rows, columns, vectors, per_group, unroll, quad)
+                    if tile + _operand_registers(conv, device, knobs) > registers:
                         break
-                    unroll = tile * conv.kernel_size[1] <= MAX_UNROLLED_FMAS
-                    yield Knobs(lanes, rows, columns, vectors, per_group, unroll)
+                    yield knobs
+
+
+def _quad(task: ConvTask, device: Device, lanes: int, vectors: int, per_group: bool) -> int:
+    """Channels loaded together: a multiply-add can broadcast a lane of a register (AArch64's FMLA
+    by element) where it can't broadcast from memory.
+    """
+    if device.memory_operands:
+        return 1
+    space = Space(task, Knobs(lanes, 1, 1, vectors, per_group, False, device.lanes))
+    return device.lanes if space.adjacent else 1
+
+
+def _operand_registers(conv: Conv2d, device: Device, knobs: Knobs) -> int:
+    """Registers a tile needs beside its accumulators."""
+    taps, vectors = conv.kernel_size[1], knobs.vectors
+    if knobs.quad > 1:
+        return vectors + knobs.rows * knobs.columns + 2
+    if not device.memory_operands:
+        # LLVM goes from tap to tap, and pixels wait for the taps that read them again
+        if taps > 1 and knobs.unroll_kw:
+            return vectors + knobs.rows * held_pixels(conv, knobs.columns) + 3
+        return vectors + 4  # pixels loaded ahead
+    # LLVM goes from pixel to pixel, and keeps the weights of several taps if it can
+    registers = device.vector_registers
+    weights = vectors * min(taps, 3 if registers > 16 else 1) + 2
+    if vectors == 1 and taps > 1:
+        return max(weights, registers // 2)  # broadcast pixels that several taps share
+    return weights
 
 
 def default_knobs(task: ConvTask, device: Device) -> Knobs:
@@ -125,13 +154,15 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     conv, space = task.conv, Space(task, knobs)
     pixels = knobs.rows * knobs.columns
     steps = space.window * conv.kernel_size[0] * conv.kernel_size[1]
-    loads = pixels + knobs.vectors
+    loads = pixels / knobs.quad + knobs.vectors
     weights = steps * knobs.vectors * knobs.lanes * 4
-    step = max(pixels * knobs.vectors / device.fma_ports, loads / LOADS_PER_CYCLE, FMA_LATENCY)
+    step = max(pixels * knobs.vectors / device.fma_ports, loads / device.load_ports, FMA_LATENCY)
     cycles = steps * step
     if weights > device.l1d_kib * 1024 // 2:
         cycles = max(cycles, weights / L2_BYTES_PER_CYCLE)
-    overhead = 12 + 2 * pixels * knobs.vectors + (0 if knobs.unroll_kw else steps / 2)
+    overhead = (
+        12 + 2 * pixels * knobs.vectors + (0 if knobs.unroll_kw or knobs.quad > 1 else steps / 2)
+    )
     if task.out.block == 1:
         overhead += 2 * pixels * knobs.vectors * knobs.lanes  # each lane is stored on its own
     return space.tiles * (cycles + overhead)
@@ -165,6 +196,12 @@ class Space:
         self.aligned = aligned and conv.input_shuffle == 1
         self.chunks = self.window // block if self.aligned else 1
         self.chunk = block if self.aligned else self.window
+
+    @property
+    def adjacent(self) -> bool:
+        """Whether the channels of every quad lie side by side in the data."""
+        one_block = self.task.data.block == self.conv.in_channels and self.conv.input_shuffle == 1
+        return (self.aligned or one_block) and self.chunk % self.knobs.quad == 0
 
     @property
     def tiles(self) -> int:
@@ -214,10 +251,10 @@ class Space:
         return (channel + lane, 0) if block == 1 else (0, channel + lane)
 
     def weight_shape(self) -> tuple[int, ...]:
-        """Shape of the packed weights: [tile, chunk, R, channel, S, vector, lane]."""
-        r, s = self.conv.kernel_size
-        inner = (self.knobs.vectors, self.knobs.lanes)
-        return (self.channel_tiles, self.chunks, r, self.chunk, s, *inner)
+        """Shape of the packed weights: [tile, chunk, R, quad, S, channel, vector, lane]."""
+        (r, s), quad = self.conv.kernel_size, self.knobs.quad
+        inner = (quad, self.knobs.vectors, self.knobs.lanes)
+        return (self.channel_tiles, self.chunks, r, self.chunk // quad, s, *inner)
 
     def channel_table(self) -> np.ndarray:
         """Output channel of every [tile, vector, lane]; K and above are padding."""
@@ -229,8 +266,8 @@ class Space:
 
 
 def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray:
-    """OIHW [K, CPG, R, S] to [tile, chunk, R, channel, S, vector, lane], the order the kernel
-    reads.
+    """OIHW [K, CPG, R, S] to [tile, chunk, R, quad, S, channel, vector, lane], the order the
+    kernel reads.
 
     Zero for channels of other groups and for padding lanes.
     """
@@ -245,8 +282,9 @@ def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray
         values = filled[rows[tile][:, :, None], channels % cpg]  # [vector, lane, channel, R, S]
         owned = (outs[tile] // space.kpg)[:, :, None] == channels // cpg
         values = np.where(owned[..., None, None], values, 0)
-        shape = (knobs.vectors, knobs.lanes, space.chunks, space.chunk, r, s)
-        packed[tile] = values.reshape(shape).transpose(2, 4, 3, 5, 0, 1)
+        channels_of = (space.chunks, space.chunk // knobs.quad, knobs.quad)
+        split = values.reshape(knobs.vectors, knobs.lanes, *channels_of, r, s)
+        packed[tile] = split.transpose(2, 5, 3, 6, 4, 0, 1)
     return packed
 
 
@@ -260,6 +298,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
     """The kernel `(data, weight, [bias], [residual], out)`, one block a register tile."""
     conv, space = task.conv, Space(task, knobs)
     rows, columns, vectors, lanes = knobs.rows, knobs.columns, knobs.vectors, knobs.lanes
+    every = Ramp(0, 1, lanes)
 
     def body() -> None:
         operands = emit.conv_operands(
@@ -271,25 +310,31 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
             acc = emit.local("acc", (rows, columns, vectors, lanes))
             first_row = tile_start(oh, rows, conv.out_height)
             first_column = tile_start(ow, columns, conv.out_width)
-            steps = dict(cc=space.chunks, kh=conv.kernel_size[0], ci=space.chunk)
-            taps = dict(kw=conv.kernel_size[1])
-            tile = dict(i=rows, j=columns, m=vectors, lane=lanes)
+            r, s = conv.kernel_size
+            steps = dict(cc=space.chunks, kh=r, ci=space.chunk // knobs.quad)
+            taps = dict(kw=s, k=knobs.quad)
+            tile = dict(i=rows, j=columns, m=vectors)
             with emit.loops(**steps) as step:
                 _prefetch(operands, space, (oc, oh * space.column_tiles + ow), step)
                 with emit.loops(**taps, **tile) as axes, emit.block("update"):
-                    cc, kh, ci, kw = emit.all_reduce({**steps, **taps}, [*step, axes[0]])
-                    i, j, m, lane = emit.all_spatial(tile, axes[1:])
+                    cc, kh, ci, kw, k = emit.all_reduce({**steps, **taps}, [*step, *axes[:2]])
+                    i, j, m = emit.all_spatial(tile, axes[2:])
                     with emit.init():
-                        emit.store(acc, operands.start(oc, m, lane), [i, j, m, lane])
-                    chunk, slot = space.data_channel(oc, cc, ci)
+                        bias = operands.start(oc, m, every)
+                        start = bias if task.bias else tirx.Broadcast(bias, lanes)
+                        emit.store(acc, start, [i, j, m, every])
+                    chunk, slot = space.data_channel(oc, cc, ci * knobs.quad)
                     y, x = operands.pixel(first_row + i, first_column + j, kh, kw)
-                    product = (
-                        operands.data[n, chunk, y, x, slot]
-                        * operands.weight[oc, cc, kh, ci, kw, m, lane]
-                    )
-                    emit.store(acc, acc[i, j, m, lane] + product, [i, j, m, lane])
-            with emit.loops(**tile) as axes, emit.block("store"):
-                i, j, m, lane = emit.all_spatial(tile, axes)
+                    if knobs.quad == 1:
+                        value = tirx.Broadcast(operands.data[n, chunk, y, x, slot], lanes)
+                    else:
+                        quad = operands.data[n, chunk, y, x, Ramp(slot, 1, knobs.quad)]
+                        value = tirx.Shuffle([quad], [k] * lanes)
+                    product = value * operands.weight[oc, cc, kh, ci, kw, k, m, every]
+                    emit.store(acc, acc[i, j, m, every] + product, [i, j, m, every])
+            stored = {**tile, "lane": lanes}
+            with emit.loops(**stored) as axes, emit.block("store"):
+                i, j, m, lane = emit.all_spatial(stored, axes)
                 chunk, slot = space.out_channel(oc, m, lane)
                 at = [n, chunk, first_row + i, first_column + j, slot]
                 operands.finish(acc[i, j, m, lane], at)
@@ -331,10 +376,9 @@ def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Sch
     outer = sch.fuse(n, oc, oh)
     if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
         sch.parallel(outer)
-    *_, cc, _kh, _ci, kw, i, j, m, lane = sch.get_loops(update)
-    for loop in (i, j, m, *([kw] if knobs.unroll_kw else [])):
+    *_, cc, _kh, _ci, kw, k, i, j, m = sch.get_loops(update)
+    for loop in (i, j, m, k, *([kw] if knobs.unroll_kw else [])):
         sch.unroll(loop)
-    sch.vectorize(lane)
     sch.decompose_reduction(update, cc)
     *_, i, j, m, lane = sch.get_loops(write)
     for loop in (i, j, m):

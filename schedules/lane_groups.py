@@ -35,15 +35,15 @@ from tvm.tirx import Ramp
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
     FMA_LATENCY,
-    LOADS_PER_CYCLE,
     MAX_UNROLLED_FMAS,
     PARALLEL_MACS,
     Mismatch,
     ceil_div,
+    held_pixels,
     tile_start,
 )
 from edgeconv.targets import Device
-from edgeconv.workload import ConvTask
+from edgeconv.workload import Conv2d, ConvTask
 
 
 @dataclass(frozen=True)
@@ -94,17 +94,30 @@ def _widths(task: ConvTask, device: Device) -> Iterator[int]:
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
     conv = task.conv
-    r, s = conv.kernel_size
+    (r, s), registers = conv.kernel_size, device.vector_registers
     for lanes in _widths(task, device):
-        # half the registers hold accumulators, the other half pixels, their permutes and weights
         for rows in range(1, min(6, conv.out_height) + 1):
             for columns in range(1, conv.out_width + 1):
                 tile = rows * columns
-                if tile > device.vector_registers // 2:
+                if tile + _operand_registers(conv, device, rows, columns) > registers:
                     break
                 fmas = tile * s * conv.in_channels_per_group
-                whole = fmas * r <= MAX_UNROLLED_FMAS // 2
+                # unrolled, LLVM would load all rows ahead
+                whole = fmas * r <= MAX_UNROLLED_FMAS // 2 and device.memory_operands
                 yield Knobs(lanes, rows, columns, whole, fmas <= MAX_UNROLLED_FMAS)
+
+
+def _operand_registers(conv: Conv2d, device: Device, rows: int, columns: int) -> int:
+    """Registers a tile needs beside its accumulators: pixels, their permutes and weights."""
+    if device.memory_operands:
+        return device.vector_registers // 2
+    taps, (_, stride), (_, dilation) = conv.kernel_size[1], conv.stride, conv.dilation
+    if rows * columns * taps * conv.in_channels_per_group > MAX_UNROLLED_FMAS:
+        return 2  # one tap at a time
+    held = held_pixels(conv, columns)
+    if conv.in_channels_per_group > 1:  # the pixels before their permutes, for every k
+        held += min(columns * taps, (columns - 1) * stride + (taps - 1) * dilation + 1)
+    return rows * held + 1
 
 
 def default_knobs(task: ConvTask, device: Device) -> Knobs:
@@ -126,7 +139,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     loads = knobs.rows * r * row
     permutes = loads * width if width > 1 else 0
     latency = r * s * width * FMA_LATENCY
-    busy = max(fmas / device.fma_ports, (loads + r * s * width) / LOADS_PER_CYCLE, latency)
+    busy = max(fmas / device.fma_ports, (loads + r * s * width) / device.load_ports, latency)
     # permutes take the multiplier's ports on most cores
     cycles = max(busy, (fmas + permutes) / device.fma_ports)
     overhead = 12 + 3 * pixels + (0 if knobs.unroll_kw else 2 * r * s)

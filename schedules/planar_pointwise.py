@@ -38,7 +38,6 @@ from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
     FMA_LATENCY,
     L2_BYTES_PER_CYCLE,
-    LOADS_PER_CYCLE,
     PARALLEL_MACS,
     Mismatch,
     ceil_div,
@@ -125,7 +124,7 @@ def _tile_cycles(task: ConvTask, knobs: Knobs, vectors: int, runs: int, device: 
     tiles = ceil_div(ceil_div(conv.out_channels_per_group, knobs.channels), runs)
     panel = depth * vectors * knobs.lanes * 4
     step = max(
-        vectors * channels / device.fma_ports, (vectors + channels) / LOADS_PER_CYCLE, FMA_LATENCY
+        vectors * channels / device.fma_ports, (vectors + channels) / device.load_ports, FMA_LATENCY
     )
     if panel > device.l1d_kib * 1024 // 2:
         step = max(step, vectors * knobs.lanes * 4 / L2_BYTES_PER_CYCLE)

@@ -33,7 +33,6 @@ from tvm.tirx.script import builder as T
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
     FMA_LATENCY,
-    LOADS_PER_CYCLE,
     Mismatch,
     ceil_div,
     tile_start,
@@ -111,7 +110,9 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     operations = 2 * 8 * PRODUCTS * space.in_vectors + 2 * 6 * PRODUCTS * space.out_vectors
     transforms = knobs.tiles * operations / device.fma_ports
     loads = knobs.rows + knobs.vectors
-    step = max(knobs.rows * knobs.vectors / device.fma_ports, loads / LOADS_PER_CYCLE, FMA_LATENCY)
+    step = max(
+        knobs.rows * knobs.vectors / device.fma_ports, loads / device.load_ports, FMA_LATENCY
+    )
     gemm_tiles = PRODUCTS * space.channel_tiles * ceil_div(knobs.tiles, knobs.rows)
     products = gemm_tiles * (c * step + 12 + 2 * knobs.rows * knobs.vectors)
     weights = PRODUCTS * c * conv.out_channels * 4

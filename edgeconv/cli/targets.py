@@ -126,6 +126,7 @@ def _detail(device: Device) -> None:
             ("features", " ".join(device.features) or "the CPU's own"),
             ("vectors", f"{device.lanes} float32 lanes, {device.vector_registers} registers"),
             ("multiply-add", f"{device.fma_ports} a cycle, {'fused' if device.fma else 'unfused'}"),
+            ("loads", f"{device.load_ports} a cycle"),
             ("L1 data", f"{device.l1d_kib:,} KiB"),
             ("L2", f"{device.l2_kib:,} KiB"),
             ("L3", f"{device.l3_kib:,} KiB" if device.l3_kib else "none"),

@@ -38,6 +38,8 @@ class Device:
     """Last-level cache; 0 when there is none."""
     cores: int
     """Cores a model may use."""
+    load_ports: int = 2
+    """Vector loads one core can start in a cycle."""
     features: tuple[str, ...] = ()
     """LLVM features (mattr) on top of the CPU's own, each with its sign: "+neon"."""
     abi: str = ""
@@ -49,6 +51,11 @@ class Device:
     def arch(self) -> str:
         """Architecture, the first part of the triple: "x86_64", "aarch64" or "armv7l"."""
         return llvm.architecture(self.triple)
+
+    @property
+    def memory_operands(self) -> bool:
+        """Whether arithmetic takes operands straight from memory, so that they need no register."""
+        return self.arch == "x86_64"
 
     @property
     def is_native(self) -> bool:
@@ -78,4 +85,6 @@ class Device:
             attributes["mattr"] = list(self.features)
         if self.abi:
             attributes["mfloat-abi"] = self.abi
+        if not self.memory_operands:
+            attributes["cl-opt"] = [llvm.UNROLL_LITTLE]
         return tvm.target.Target(attributes)

@@ -12,11 +12,14 @@ from edgeconv.targets.device import Device
 
 _CPU0 = Path("/sys/devices/system/cpu/cpu0")
 
-# Cores that start one full-width multiply-add a cycle; everything else is taken to start two.
+# Cores that start one full-width multiply-add (load) a cycle; all others are taken to start two.
 # Sources: Arm's software optimization guides, uops.info.
 _ONE_FMA_PORT_ARM = frozenset(
     {"cortex-a35", "cortex-a53", "cortex-a55", "cortex-a57", "cortex-a72", "cortex-a73"}
     | {"cortex-a75", "cortex-a510", "cortex-a520"}
+)
+_ONE_LOAD_PORT_ARM = frozenset(
+    {"cortex-a35", "cortex-a53", "cortex-a55", "cortex-a57", "cortex-a72"}
 )
 _ONE_FMA_PORT_AVX512 = frozenset(
     {"cannonlake", "icelake-client", "rocketlake", "tigerlake", "znver4"}
@@ -53,6 +56,7 @@ def host(cpu0: Path = _CPU0) -> Device:
         vector_registers=vectors.registers,
         fma=vectors.fma,
         fma_ports=vectors.fma_ports,
+        load_ports=1 if cpu in _ONE_LOAD_PORT_ARM else 2,
         l1d_kib=caches.get(1, 32),
         l2_kib=caches.get(2, 256),
         l3_kib=caches.get(3, 0),

@@ -10,6 +10,11 @@ import tvm
 ARCHITECTURES = ("x86_64", "aarch64", "armv7l")
 """First parts of the triples that edgeconv generates code for."""
 
+UNROLL_LITTLE = "-unroll-threshold-aggressive:uint=100"
+"""LLVM option: loops are unrolled up to 100 instructions, not 300. Schedules unroll what should be;
+LLVM would unroll the reduction around a register tile too, hoist its loads, and spill. (TVM only
+sets values: options that LLVM wants given explicitly, as -unroll-threshold is, have no effect.)"""
+
 # Beginnings of the names of x86 features that LLVM uses in plain code without being asked. A CPU's
 # name promises system instructions too (pku, wbnoinvd, …), which virtual machines often hide.
 _X86_EXTENSIONS = (

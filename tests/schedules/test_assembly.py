@@ -2,79 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from dataclasses import dataclass
 
 import pytest
 
-from edgeconv import codegen, strategy
-from edgeconv.codegen import Operand, Step
+from edgeconv import strategy
 from edgeconv.layout import Layout
 from edgeconv.strategy import Choice
 from edgeconv.workload import Conv2d, ConvTask
+from tests.schedules import assembly
+from tests.schedules.assembly import AVX2, AVX512, NEON, innermost_loops, matching
 from tests.schedules.kernels import device
 
-LABEL = re.compile(r"^(\.?L\w+):")
-JUMP = re.compile(r"^\s+(?:j\w+|b(?:\.\w+)?|cbn?z\s+\w+,|tbn?z\s+\w+,\s*#\d+,)\s+(\.?L\w+)\s*$")
-
-
-@dataclass(frozen=True)
-class Isa:
-    """How an instruction set writes what is counted."""
-
-    fma: str  # multiply-adds of whole vectors
-    vector: str  # any vector register
-    stack: str  # an address on the stack
-    call: str
-
-
-AVX512 = Isa(r"vfn?m(add|sub)\d+ps.*%zmm", r"%[xyz]mm", r"\(%r[sb]p", r"\tcall")
-AVX2 = Isa(r"vfn?m(add|sub)\d+ps.*%ymm", r"%[xy]mm", r"\(%r[sb]p", r"\tcall")
-NEON = Isa(r"fml[as]\s+v\d+\.4s", r"\b[qv]\d+", r"\[(sp|x29)\b", r"\tblr?\s")
 TARGETS = {"x86-avx512": AVX512, "x86-avx2": AVX2, "raspberry-pi-4": NEON, "raspberry-pi-5": NEON}
 
 
-def innermost_loops(assembly: str) -> list[list[str]]:
-    """Instructions from a label to the jump back to it, where no other loop lies in between."""
-    lines = [line.split("//")[0].rstrip() for line in assembly.splitlines()]
-    labels = {m.group(1): i for i, line in enumerate(lines) if (m := LABEL.match(line))}
-    loops = [
-        (labels[m.group(1)], i)
-        for i, line in enumerate(lines)
-        if (m := JUMP.match(line)) and labels.get(m.group(1), i) < i
-    ]
-    inner = [
-        (a, b)
-        for a, b in loops
-        if not any((c, d) != (a, b) and a <= c and d <= b for c, d in loops)
-    ]
-    return [[x for x in lines[a : b + 1] if x.startswith("\t")] for a, b in inner]
-
-
-def compiled(target: str, conv: Conv2d) -> tuple[Choice, str]:
-    """The strategy's choice for a convolution in channel blocks, and its assembly."""
+@functools.cache
+def hot_loop(target: str, conv: Conv2d) -> tuple[Choice, list[str]]:
+    """The strategy's choice for a convolution in channel blocks, and its hottest loop."""
     cpu = device(target)
     task = ConvTask(
         conv, Layout(cpu.lanes, conv.padding), Layout(cpu.lanes), True, None, ("relu", ())
     )
     choice = strategy.choose(task, cpu, exact=True)
-    kernel = codegen.with_pointer_parameters(choice.family.build(task, choice.knobs, cpu), "conv")
-    operands = tuple(Operand("workspace", 0, 64 * i) for i in range(4))
-    main = codegen.main_function([], [], 64, 256, [Step("conv", operands, "conv")])
-    module = codegen.build({"conv": kernel, "main": main}, cpu.tvm_target(1))
-    return choice, module.inspect_source("asm")
-
-
-def matching(lines: list[str], pattern: str) -> list[str]:
-    """The lines that hold the pattern."""
-    return [line for line in lines if re.search(pattern, line)]
-
-
-def hot_loop(target: str, conv: Conv2d) -> tuple[Choice, list[str]]:
-    """The innermost loop with the most multiply-adds."""
-    choice, assembly = compiled(target, conv)
-    loops = innermost_loops(assembly)
-    return choice, max(loops, key=lambda lines: len(matching(lines, TARGETS[target].fma)))
+    text = assembly.compiled(choice.family, task, choice.knobs, cpu)
+    return choice, assembly.hottest(text, TARGETS[target])
 
 
 def check(target: str, conv: Conv2d, fmas_a_tile: int) -> None:
@@ -91,12 +44,11 @@ def check(target: str, conv: Conv2d, fmas_a_tile: int) -> None:
 
 def tile(target: str, conv: Conv2d) -> int:
     """Multiply-adds of one pass through the innermost loop, by the knobs."""
-    choice, _ = compiled(target, conv)
+    choice, _ = hot_loop(target, conv)
     knobs = choice.knobs
     assert choice.family.name == "grouped_spatial_pack"
-    return (
-        knobs.rows * knobs.columns * knobs.vectors * (conv.kernel_size[1] if knobs.unroll_kw else 1)
-    )
+    taps = conv.kernel_size[1] if knobs.unroll_kw else 1
+    return knobs.rows * knobs.columns * knobs.vectors * taps * knobs.quad
 
 
 CONVOLUTIONS = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,17 +14,26 @@ from edgeconv.layout import Layout
 from edgeconv.schedules import FAMILIES, Family, family, grouped_conv2d, lane_groups
 from edgeconv.schedules.common import ceil_div, minimum, tile_start
 from edgeconv.workload import Conv2d, ConvTask
+from tests.schedules.emulation import EmulatedKernels, emulator
 from tests.schedules.kernels import Kernels, device
 
 RELU = ("relu", ())
-DEVICES = ("host", "x86-avx2", "x86-sse4")
+DEVICES = ("host", "x86-avx2", "x86-sse4", "raspberry-pi-4")
 
 
-def runnable(name: str) -> str:
-    """The name, unless the machine can't run that device's code."""
-    if not device(name).is_native:
-        pytest.skip(f"this machine can't run code for {name}")
-    return name
+@pytest.fixture
+def kernels_for(tmp_path: Path) -> Callable[[str], Kernels]:
+    """Kernels of a device, run here or under emulation; skips where there is neither."""
+
+    def make(name: str) -> Kernels:
+        cpu = device(name)
+        if cpu.is_native:
+            return Kernels(cpu)
+        if emulator(cpu.arch) is None:
+            pytest.skip(f"this machine can't run code for {name}, nor emulate it (CONTRIBUTING.md)")
+        return EmulatedKernels(cpu, tmp_path)
+
+    return make
 
 
 def block_for(channels: int, lanes: int) -> int:
@@ -80,13 +91,15 @@ def test_every_setting_gives_the_right_result(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", DEVICES)
 @pytest.mark.parametrize("name", SMALL)
-def test_really_every_setting(name: str, target: str) -> None:
-    conv, cpu = SMALL[name], device(runnable(target))
+def test_really_every_setting(
+    name: str, target: str, kernels_for: Callable[[str], Kernels]
+) -> None:
+    conv, cpu = SMALL[name], device(target)
     for data, out in layouts(conv, cpu.lanes, extra=1):
         task = ConvTask(conv, data, out, True, out.with_halo((1, 0, 2, 1)), RELU)
         for f in FAMILIES:
             if f.supports(task, cpu) is None:
-                kernels = Kernels(cpu)
+                kernels = kernels_for(target)
                 for knobs in list(f.candidates(task, cpu))[:400]:
                     kernels.add(f, task, knobs)
                 kernels.check()
@@ -95,10 +108,9 @@ def test_really_every_setting(name: str, target: str) -> None:
 # default settings, many sizes
 
 
-def check_defaults(target: str, convs: list[Conv2d], *, fused: bool = False) -> None:
+def check_defaults(kernels: Kernels, convs: list[Conv2d], *, fused: bool = False) -> None:
     """The default knobs of every family that takes the workload, in all layouts."""
-    cpu = device(runnable(target))
-    kernels = Kernels(cpu)
+    cpu = kernels.device
     for conv in convs:
         for data, out in layouts(conv, cpu.lanes):
             task = ConvTask(conv, data, out)
@@ -111,21 +123,21 @@ def check_defaults(target: str, convs: list[Conv2d], *, fused: bool = False) -> 
 
 
 @pytest.mark.parametrize("target", DEVICES)
-def test_channels_around_the_lanes(target: str) -> None:
+def test_channels_around_the_lanes(target: str, kernels_for: Callable[[str], Kernels]) -> None:
     lanes = device(target).lanes
     around = (lanes - 1, lanes, lanes + 1)
     sizes = [*zip(around, around, strict=True), (lanes + 1, lanes - 1), (lanes, 2 * lanes + 1)]
     check_defaults(
-        target,
+        kernels_for(target),
         [Conv2d(1, c, 3, 4, k, (2, 3), padding=(0, 1, 1, 1)) for c, k in sizes],
     )
 
 
 @pytest.mark.parametrize("target", DEVICES)
-def test_maps_around_the_tiles(target: str) -> None:
+def test_maps_around_the_tiles(target: str, kernels_for: Callable[[str], Kernels]) -> None:
     """The host's tiles have up to six rows and fourteen columns."""
     sizes = [(1, 1), (1, 13), (2, 14), (3, 15), (5, 2), (6, 7), (7, 3), (13, 29)]
-    check_defaults(target, [Conv2d(1, 4, h, w, 16, (1, 1)) for h, w in sizes])
+    check_defaults(kernels_for(target), [Conv2d(1, 4, h, w, 16, (1, 1)) for h, w in sizes])
 
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32)
@@ -133,10 +145,10 @@ WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32)
 
 @pytest.mark.parametrize("target", DEVICES)
 @pytest.mark.parametrize("groups", [2, 5])
-def test_narrow_groups(target: str, groups: int) -> None:
+def test_narrow_groups(target: str, groups: int, kernels_for: Callable[[str], Kernels]) -> None:
     """As many outputs a group as inputs, below, at and above the vector width."""
     check_defaults(
-        target,
+        kernels_for(target),
         [
             Conv2d(1, groups * k, 3, 4, groups * k, (3, 3), padding=(1, 1, 1, 1), groups=groups)
             for k in WIDTHS
@@ -148,7 +160,7 @@ def test_narrow_groups(target: str, groups: int) -> None:
 def test_unequal_groups(kpg: int) -> None:
     """More or fewer outputs a group than inputs, with all that can be fused."""
     check_defaults(
-        "host",
+        Kernels(device()),
         [Conv2d(2, 3 * cpg, 3, 3, 3 * kpg, (2, 2), groups=3) for cpg in (1, 2, 5, 16)],
         fused=True,
     )
@@ -178,9 +190,10 @@ def groups_of(conv: Conv2d, channel: int) -> int:
     return channel // conv.out_channels_per_group
 
 
+@pytest.mark.parametrize("target", ["host", "raspberry-pi-4"])
 @pytest.mark.parametrize("name", SMALL)
-def test_packing_of_spatial_pack(name: str) -> None:
-    conv, host, rng = SMALL[name], device(), np.random.default_rng(0)
+def test_packing_of_spatial_pack(name: str, target: str) -> None:
+    conv, host, rng = SMALL[name], device(target), np.random.default_rng(0)
     k, cpg, (r, s) = conv.out_channels, conv.in_channels_per_group, conv.kernel_size
     weight, bias = rng.standard_normal((k, cpg, r, s)), rng.standard_normal(k)
     for data, out in layouts(conv, host.lanes):
@@ -200,7 +213,9 @@ def test_packing_of_spatial_pack(name: str) -> None:
                     channel = space.first_group(tile) * cpg + chunk * space.chunk + ci
                     own = o < k and channel // cpg == groups_of(conv, o)
                     wanted = weight[o, channel % cpg] if own else np.zeros((r, s))
-                    assert np.array_equal(packed[tile, chunk, :, ci, :, m, lane], wanted)
+                    quad, k_in = divmod(ci, knobs.quad)
+                    found = packed[tile, chunk, :, quad, :, k_in, m, lane]
+                    assert np.array_equal(found, wanted)
             assert seen >= set(range(k))
 
 
