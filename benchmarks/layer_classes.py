@@ -48,9 +48,7 @@ def measure(
         paths = {mode: Path(folder, f"{mode}.onnx") for mode in models}
         for mode, model in models.items():
             onnx.save(model, paths[mode])
-        return worker.run(
-            paths, engines, threads=threads, seconds=seconds, limit=limit, lock=lock
-        )
+        return worker.run(paths, engines, threads=threads, seconds=seconds, limit=limit, lock=lock)
 
 
 def comparisons(cases: dict[str, Case], class_name: str, mode: str) -> list[Comparison]:

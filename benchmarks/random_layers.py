@@ -116,7 +116,7 @@ def _conv(
     if height is None:
         height = int(rng.choice(MAPS))
     aspect = rng.choice(ASPECTS) if rng.random() < 1 / 6 else 1.0
-    width = int(round(height * aspect))
+    width = round(height * aspect)
     p = dilation * (kernel - 1) // 2
     return Conv2d(
         1,
@@ -134,7 +134,7 @@ def _conv(
 
 def _channels(rng: Generator, low: int, high: int) -> int:
     """Log-uniform; half are multiples of 16, a quarter of 8, a quarter any number."""
-    value = int(round(np.exp(rng.uniform(np.log(low), np.log(high)))))
+    value = round(np.exp(rng.uniform(np.log(low), np.log(high))))
     step = int(rng.choice([16, 16, 8, 1]))
     return max(step, value // step * step)
 
@@ -154,7 +154,7 @@ def _grouped(rng: Generator, low: int, high: int) -> Conv2d:
     powers = [p for p in (2, 4, 8, 16, 32) if low <= p <= high]
     kpg = int(rng.choice(powers)) if rng.random() < 0.5 else int(rng.integers(low, high + 1))
     cpg = int(rng.choice([kpg] * 8 + [max(1, kpg // 2), 2 * kpg]))
-    total = int(round(np.exp(rng.uniform(np.log(32), np.log(1024)))))
+    total = round(np.exp(rng.uniform(np.log(32), np.log(1024))))
     groups = max(2, total // kpg)
     stride = _stride(rng)
     kernel = int(rng.choice([1, 3, 3, 3, 3, 3, 5]))

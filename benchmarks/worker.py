@@ -3,9 +3,9 @@
 An engine that crashes or hangs takes its process along. The process notes which engine it is
 working on, so `run` knows which one to leave out when it tries again.
 
-Job and result are JSON files in a folder: `job.json` {"models": {name: ONNX file}, "engines": [...],
-"threads": n, "seconds": s, "lock": file or null, "skip": {model: {engine: reason}}}, `result.json`
-{model: {engine: timing or {"failed": reason}}}.
+Job and result are JSON files in a folder: `job.json` {"models": {name: ONNX file}, "engines":
+[names], "threads": n, "seconds": s, "lock": file or null, "skip": {model: {engine: reason}}},
+`result.json` {model: {engine: timing or {"failed": reason}}}.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from edgeconv.benchmarks.peers import (
     edgeconv,
+    executorch,
     mnn,
     ncnn,
     onnxruntime,
@@ -26,6 +27,7 @@ PEERS: dict[str, Peer] = {
         tflite.PEER,
         ncnn.PEER,
         mnn.PEER,
+        executorch.PEER,
         pytorch.EAGER,
         pytorch.CHANNELS_LAST,
         pytorch.INDUCTOR,

@@ -29,7 +29,7 @@ _NHWC = (0, 2, 3, 1)
 class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
     """A buffer packed at the alignment the schema demands."""
 
-    def Pack(self, builder: Any) -> Any:  # noqa: N802: the name flatbuffers calls
+    def Pack(self, builder: Any) -> Any:  # the name that flatbuffers calls
         start = None
         if self.data is not None:
             count = len(self.data)
