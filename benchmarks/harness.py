@@ -64,12 +64,6 @@ def _rounded(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def pin(threads: int) -> None:
-    """Keep this process, all its threads, on the last `threads` cores it may use."""
-    if hasattr(os, "sched_setaffinity"):
-        _move(_allowed()[-threads:])
-
-
 def _allowed() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
@@ -93,7 +87,8 @@ class Cores:
         self.movable = hasattr(os, "sched_setaffinity")
         allowed = _allowed() if self.movable else []
         self.measuring = allowed[-threads:]
-        self.preparing = allowed[:-threads] or allowed
+        others = allowed[:-threads]  # engines count the cores they may use while they load
+        self.preparing = others if len(others) >= threads else allowed
         if self.movable:
             _move(self.preparing)
 

@@ -2,7 +2,7 @@
 
     python -m edgeconv.benchmarks.layer_classes -o layers.json [-n 60] [--classes depthwise,dense]
         [--engines edgeconv,onnxruntime,tflite] [--seconds 4] [--threads 1] [--lock FILE]
-    python -m edgeconv.benchmarks.layer_classes --summary layers.json [--markdown]
+    python -m edgeconv.benchmarks.layer_classes --summary layers.json
 
 Each layer is measured alone (NCHW in and out) and, if its output fits its input, in a chain of four
 with weights of their own and ReLU behind each; in the summary a layer that does not fit counts
@@ -14,17 +14,24 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from edgeconv.benchmarks import random_layers, worker
-from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE, find
+from edgeconv.benchmarks import options, random_layers, worker
+from edgeconv.benchmarks.peers import PEERS
 from edgeconv.benchmarks.random_layers import CLASSES, LayerClass
 from edgeconv.benchmarks.records import Case, Records, read
-from edgeconv.benchmarks.summary import Comparison, compare, failures, geometric_mean, losses, worst
+from edgeconv.benchmarks.summary import (
+    Comparison,
+    compare,
+    failure_list,
+    geometric_mean,
+    losses,
+    worst,
+)
 from edgeconv.workload import Conv2d
 
 PROGRAMME = "layer_classes"
@@ -63,8 +70,9 @@ def comparisons(cases: dict[str, Case], class_name: str, mode: str) -> list[Comp
     return found
 
 
-def summary(cases: dict[str, Case]) -> str:
+def summary(content: Mapping[str, Any]) -> str:
     """Markdown: a table of classes, then the losses, then what failed."""
+    cases: dict[str, Case] = content["cases"]
     rows = [
         "| class | layers | mode | geometric mean of fastest other / edgeconv | worst | losses |",
         "|---|---:|---|---:|---:|---:|",
@@ -90,39 +98,10 @@ def summary(cases: dict[str, Case]) -> str:
     text = "\n".join(rows) + "\n"
     if lost:
         text += "\nLayers on which another engine is faster:\n\n" + "\n".join(lost) + "\n"
-    broken = failures({key: case["measurements"] for key, case in cases.items()})
+    broken = failure_list({key: case["measurements"] for key, case in cases.items()})
     if broken:
-        text += "\nEngines without a time:\n\n"
-        for (engine, reason), keys in broken.items():
-            text += f"- {PEERS[engine].title}, {len(keys)} measurements: {reason}\n"
+        text += "\n" + broken
     return text
-
-
-def _run(options: argparse.Namespace, classes: list[LayerClass]) -> None:
-    engines, absent = find(options.engines)
-    for peer in absent:
-        print(f"absent: {peer.title}; {peer.install}", flush=True)
-    names = [p.name for p in engines]
-    settings = {"threads": options.threads, "seconds": options.seconds, "seed": options.seed}
-    records = Records(options.output, PROGRAMME, {**settings, "engines": names})
-    layers = {c.name: random_layers.draw(c, options.count, options.seed) for c in classes}
-    for number in range(options.count):  # classes in turns: a run that stops has some of each
-        for layer_class in classes:
-            conv = layers[layer_class.name][number]
-            key = f"{layer_class.name}: {conv}"
-            if key in records:
-                continue
-            measured = measure(
-                conv,
-                names,
-                threads=options.threads,
-                seconds=options.seconds,
-                limit=options.limit,
-                lock=options.lock,
-            )
-            case = {"class": layer_class.name, "layer": str(conv), "flops": 2 * conv.macs}
-            records.add(key, {**case, "measurements": measured})
-            print(line(key, measured), flush=True)
 
 
 def line(key: str, measured: dict[str, Any]) -> str:
@@ -143,35 +122,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("-o", "--output", type=Path, help="JSON file, continued if it exists")
     parser.add_argument("-n", "--count", type=int, default=60, help="layers a class")
-    parser.add_argument("--classes", type=_names, help=", ".join(c.name for c in CLASSES))
-    parser.add_argument("--engines", type=_names, help=f"default: all of {', '.join(PEERS)}")
-    parser.add_argument("--seconds", type=float, default=4.0, help="measuring time a network")
-    parser.add_argument("--limit", type=float, default=300.0, help="seconds a case may take")
+    parser.add_argument("--classes", type=options.names, help=", ".join(c.name for c in CLASSES))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--lock", type=Path, help="file to hold locked while measuring")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="only summarise this file")
-    options = parser.parse_args()
-    if options.summary is not None:
-        print(summary(read(options.summary)["cases"]))
+    options.add(parser, seconds=4.0)
+    chosen = parser.parse_args()
+    if chosen.summary is not None:
+        print(summary(read(chosen.summary)))
         return
-    if options.output is None:
-        parser.error("--output names the file for the results")
-    known = {c.name for c in CLASSES}
-    if options.classes and not set(options.classes) <= known:
-        parser.error(f"the classes are {', '.join(sorted(known))}")
-    if options.engines and not set(options.engines) <= PEERS.keys():
-        parser.error(f"the engines are {', '.join(PEERS)}")
-    if options.engines:
-        options.engines = list(dict.fromkeys([OWN, REFERENCE, *options.engines]))
-    _run(options, [c for c in CLASSES if not options.classes or c.name in options.classes])
-    print(summary(read(options.output)["cases"]))
+    known = [c.name for c in CLASSES]
+    if not set(chosen.classes or known) <= set(known):
+        parser.error(f"the classes are {', '.join(known)}")
+    engines = options.engines(parser, chosen)
+    settings = {"threads": chosen.threads, "seconds": chosen.seconds, "seed": chosen.seed}
+    records = Records(chosen.output, PROGRAMME, {**settings, "engines": engines})
+    _run(records, [c for c in CLASSES if c.name in (chosen.classes or known)], engines, chosen)
+    print(summary(records.content))
 
 
-def _names(text: str) -> list[str]:
-    return text.split(",")
+def _run(
+    records: Records, classes: list[LayerClass], engines: list[str], chosen: argparse.Namespace
+) -> None:
+    layers = {c.name: random_layers.draw(c, chosen.count, chosen.seed) for c in classes}
+    for number in range(chosen.count):  # classes in turns: a run that stops has some of each
+        for layer_class in classes:
+            conv = layers[layer_class.name][number]
+            key = f"{layer_class.name}: {conv}"
+            if key in records:
+                continue
+            measured = measure(
+                conv,
+                engines,
+                threads=chosen.threads,
+                seconds=chosen.seconds,
+                limit=chosen.limit,
+                lock=chosen.lock,
+            )
+            case = {"class": layer_class.name, "layer": str(conv), "flops": 2 * conv.macs}
+            records.add(key, {**case, "measurements": measured})
+            print(line(key, measured), flush=True)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ Case = dict[str, Any]
 class Records:
     """The results of one programme with fixed settings."""
 
-    def __init__(self, path: Path, programme: str, settings: Mapping[str, Any]) -> None:
-        """Open a file, or begin one.
+    def __init__(self, path: Path | None, programme: str, settings: Mapping[str, Any]) -> None:
+        """Open a file, or begin one; without a path nothing is kept.
 
         Raises:
             EdgeconvError: the file is of another programme or other settings.
@@ -34,7 +34,7 @@ class Records:
             "sessions": [],
             "cases": {},
         }
-        if path.exists():
+        if path is not None and path.exists():
             found = read(path)
             for key in ("programme", "settings"):
                 if found[key] != self.content[key]:
@@ -60,6 +60,8 @@ class Records:
             self.content["sessions"].append(provenance())
             self._session = len(self.content["sessions"]) - 1
         self.cases[key] = {**case, "session": self._session}
+        if self.path is None:
+            return
         part = self.path.with_name(self.path.name + ".part")
         part.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
         os.replace(part, self.path)

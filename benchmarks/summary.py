@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeconv.benchmarks.peers import OWN
+from edgeconv.benchmarks.peers import OWN, PEERS
 
 Engines = Mapping[str, Mapping[str, Any]]
 
@@ -51,6 +51,21 @@ def worst(comparisons: Iterable[Comparison]) -> Comparison | None:
 def losses(comparisons: Iterable[Comparison]) -> list[Comparison]:
     """Ratios below 1, the worst first."""
     return sorted((c for c in comparisons if c.ratio < 1), key=lambda c: c.ratio)
+
+
+def engine_order(names: Iterable[str]) -> list[str]:
+    """Each name once, in the order of `PEERS`."""
+    given = set(names)
+    return [name for name in PEERS if name in given]
+
+
+def failure_list(cases: Mapping[str, Mapping[str, Engines]]) -> str:
+    """Markdown: what `failures` finds; empty if there is nothing."""
+    lines = [
+        f"- {PEERS[engine].title}, {len(keys)} of the measurements: {reason}"
+        for (engine, reason), keys in failures(cases).items()
+    ]
+    return "Engines without a time:\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
 def failures(cases: Mapping[str, Mapping[str, Engines]]) -> dict[tuple[str, str], list[str]]:
