@@ -10,7 +10,6 @@ convolution is the bare runtime. Linux only: the peak is the kernel's VmHWM.
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from edgeconv.errors import EdgeconvError
 PROGRAMME = "peak_memory"
 DEFAULT = ("mobilenetv2", "resnet50", "shufflenetv1_g3")
 ENGINES = ("edgeconv", "onnxruntime")
-RUNS = 5
+PROCESS = "edgeconv.benchmarks.memory_process"
 
 
 def peak_mib(engine: str, path: Path, threads: int) -> float:
@@ -39,38 +38,11 @@ def peak_mib(engine: str, path: Path, threads: int) -> float:
     Raises:
         EdgeconvError: the process failed.
     """
-    command = [sys.executable, "-m", __name__, "--child", engine, str(path), str(threads)]
+    command = [sys.executable, "-m", PROCESS, engine, str(path), str(threads)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise EdgeconvError(f"{engine} on {path.name} failed:\n{done.stderr[-1000:]}")
     return float(done.stdout.split()[-1])
-
-
-def _child(engine: str, path: str, threads: int) -> None:
-    {"edgeconv": _run_edgeconv, "onnxruntime": _run_onnxruntime}[engine](path, threads)
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    if found is None:
-        raise EdgeconvError("this kernel does not tell the peak of a process")
-    print(int(found[1]) / 1024)
-
-
-def _run_edgeconv(path: str, _threads: int) -> None:
-    model = edgeconv.load(path)
-    call = model.bind({s.name: np.ones(s.shape, s.dtype) for s in model.inputs})
-    for _ in range(RUNS):
-        call()
-
-
-def _run_onnxruntime(path: str, threads: int) -> None:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs = {i.name: np.ones(i.shape, np.float32) for i in session.get_inputs()}
-    for _ in range(RUNS):
-        session.run(None, inputs)
 
 
 def measure(model: onnx.ModelProto, threads: int, repeats: int = 3) -> dict[str, float]:
@@ -114,9 +86,6 @@ def _weights_mib(model: onnx.ModelProto) -> float:
 
 def main() -> None:
     """Measure the networks and print a table."""
-    if sys.argv[1:2] == ["--child"]:
-        _child(sys.argv[2], sys.argv[3], int(sys.argv[4]))
-        return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
