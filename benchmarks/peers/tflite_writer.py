@@ -26,7 +26,7 @@ _TYPES = {"float32": schema.TensorType.FLOAT32, "int32": schema.TensorType.INT32
 _NHWC = (0, 2, 3, 1)
 
 
-class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
+class _AlignedBuffer(schema.BufferT):
     """A buffer packed at the alignment the schema demands."""
 
     def Pack(self, builder: Any) -> Any:  # the name that flatbuffers calls
