@@ -32,12 +32,14 @@ class Timing:
     Attributes:
         samples_ms: in the order of measurement.
         dropped: calls left out because another process took the core during them.
+        disturbed: calls that count although one did: there were too few others.
         error: largest difference from the reference over its largest magnitude.
         prepare_s: seconds to convert and load.
     """
 
     samples_ms: tuple[float, ...]
     dropped: int = 0
+    disturbed: int = 0
     error: float = 0.0
     prepare_s: float = 0.0
 
@@ -55,6 +57,7 @@ class Timing:
             "p90_ms": _rounded(high),
             "calls": len(self.samples_ms),
             "dropped": self.dropped,
+            "disturbed": self.disturbed,
             "error": float(f"{self.error:.2g}"),
             "prepare_s": round(self.prepare_s, 2),
         }
@@ -176,12 +179,12 @@ def time_in_turns(
     rounds: int = ROUNDS,
     settle: float = 0.0,
     starting: Callable[[str], None] = lambda name: None,
-) -> dict[str, tuple[list[float], int]]:
-    """(milliseconds of the calls that count, number dropped) of each engine, in about `seconds`.
+) -> dict[str, tuple[list[float], list[float]]]:
+    """(milliseconds of undisturbed calls, of disturbed ones) of each engine, in about `seconds`.
 
     In each round every engine runs a block of calls, the first to run another one each round. The
-    first two calls of a block fetch the engine's data back into the caches and do not count, nor do
-    calls during which the system gave the core to another process.
+    first two calls of a block fetch the engine's data back into the caches and do not count. Calls
+    are disturbed during which the system gave the core to another process.
 
     `settle` seconds pass before each block: threads of the engine before may still be spinning.
     """
@@ -204,7 +207,7 @@ def time_in_turns(
                 _block(calls[name], count, samples[name], disturbed[name])
     finally:
         gc.enable()
-    return {name: _kept(samples[name], disturbed[name]) for name in names}
+    return {name: (samples[name], disturbed[name]) for name in names}
 
 
 def _estimate(call: Callable[[], Any], starting: Callable[[str], None], name: str) -> float:
@@ -235,11 +238,13 @@ def _block(
         before = after
 
 
-def _kept(samples: list[float], disturbed: list[float]) -> tuple[list[float], int]:
-    """All samples where too few were undisturbed."""
-    if len(samples) < max(5, len(disturbed) // 4):
-        return samples + disturbed, 0
-    return samples, len(disturbed)
+def timing(
+    samples: Sequence[float], disturbed: Sequence[float], error: float, prepare_s: float
+) -> Timing:
+    """What counts: undisturbed calls, or all where those are too few."""
+    if len(samples) >= max(5, len(disturbed) // 4):
+        return Timing(tuple(samples), len(disturbed), 0, error, prepare_s)
+    return Timing((*samples, *disturbed), 0, len(disturbed), error, prepare_s)
 
 
 def measure(
@@ -264,8 +269,8 @@ def measure(
             starting=starting,
         )
     timings = {
-        name: Timing(tuple(samples), dropped, ready[name].error, ready[name].prepare_s)
-        for name, (samples, dropped) in timed.items()
+        name: timing(*samples, ready[name].error, ready[name].prepare_s)
+        for name, samples in timed.items()
     }
     return timings, failed
 

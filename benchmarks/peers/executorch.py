@@ -32,11 +32,12 @@ def prepare(path: Path, inputs: Arrays, threads: int) -> Bound:
     if "executorch_call_delegate" not in targets:
         raise Unsupported("XNNPACK took nothing of the graph")
     portable_lib._unsafe_reset_threadpool(threads)
-    program = Runtime.get().load_program(lowered.to_executorch().buffer)
+    contents = lowered.to_executorch().buffer
+    program = Runtime.get().load_program(contents)
     method = program.load_method("forward")
     results: list[Any] = [None]
 
-    def call() -> None:
+    def call(_kept: Any = (contents, program)) -> None:  # a method points into both
         results[0] = method.execute(tensors)
 
     def outputs() -> list[np.ndarray]:
