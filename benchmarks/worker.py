@@ -26,6 +26,8 @@ from edgeconv.benchmarks import harness
 from edgeconv.benchmarks.peers import REFERENCE
 from edgeconv.errors import EdgeconvError
 
+COMMAND = (sys.executable, "-m", "edgeconv.benchmarks.worker")
+
 Measurements = dict[str, dict[str, dict[str, Any]]]
 
 
@@ -73,7 +75,7 @@ def run(
 def _attempt(folder: Path, job: Mapping[str, Any], limit: float) -> tuple[str | None, str]:
     """(what went wrong or None, what the process printed)."""
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    command = [sys.executable, "-m", "edgeconv.benchmarks.worker", str(folder)]
+    command = [*COMMAND, str(folder)]
     with (folder / "log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:
