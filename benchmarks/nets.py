@@ -19,7 +19,7 @@ from typing import Any
 import onnx
 
 from edgeconv.benchmarks import networks, options, worker
-from edgeconv.benchmarks.peers import OWN, PEERS
+from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE
 from edgeconv.benchmarks.records import Case, Records
 from edgeconv.benchmarks.summary import compare, engine_order, failure_list, geometric_mean
 from edgeconv.targets import host
@@ -50,7 +50,7 @@ def _table(cases: list[Case]) -> str:
         least = min(times.values(), default=0.0)
         cells = []
         for name in names:
-            text = f"{times[name]:.3g}" if name in times else "–"
+            text = _digits(times[name]) if name in times else "–"
             cells.append(f"**{text}**" if times.get(name) == least else text)
         found = compare(case["network"], case["engines"])
         if found is not None:
@@ -59,7 +59,14 @@ def _table(cases: list[Case]) -> str:
         lines.append(f"| {case['network']} | {' | '.join(cells)} |")
     mean = f"{geometric_mean(ratios):.2f}" if ratios else "–"
     lines.append(f"| geometric mean |{' |' * len(names)} {mean} |")
+    errors = [(n, [c["engines"].get(n, {}).get("error", 0.0) for c in cases]) for n in names]
+    worst = ", ".join(f"{PEERS[n].title} {max(e):.1e}" for n, e in errors if n != REFERENCE)
+    lines += ["", f"Largest errors, relative to the largest output of ONNX Runtime: {worst}."]
     return "\n".join(lines) + "\n"
+
+
+def _digits(ms: float) -> str:
+    return f"{ms:.3g}" if ms < 1000 else f"{ms:.0f}"
 
 
 def line(key: str, engines: Mapping[str, Mapping[str, Any]]) -> str:

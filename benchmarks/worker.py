@@ -11,6 +11,7 @@ Job and result are JSON files in a folder: `job.json` {"models": {name: ONNX fil
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -26,6 +27,8 @@ from edgeconv.benchmarks import harness
 from edgeconv.benchmarks.peers import REFERENCE
 from edgeconv.errors import EdgeconvError
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+STARTUP_S = 300.0  # Python and TVM from a cold disk on a small board
 COMMAND = (sys.executable, "-m", "edgeconv.benchmarks.worker")
 
 Measurements = dict[str, dict[str, dict[str, Any]]]
@@ -99,12 +102,20 @@ def _wait(process: subprocess.Popen[bytes], stage: Path, limit: float) -> int | 
         noted = stage.read_text("utf-8") if stage.exists() else ""
         if noted != seen or noted == harness.WAITING:
             seen, since = noted, time.monotonic()
-        if time.monotonic() - since > limit:
+        if time.monotonic() - since > (limit if seen else max(limit, STARTUP_S)):
             return None
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to kill this process when the one that started it dies without tidying up."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main() -> None:
     """The process: measure, and write result.json when all is done."""
+    _end_with_parent()
     folder = Path(sys.argv[1])
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
 

@@ -57,6 +57,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "small.onnx"
 
 
+@pytest.mark.slow
 def test_engines_that_misbehave(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
