@@ -21,6 +21,7 @@ from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE, Arrays, Bound
 MAX_ERROR = 1e-4  # of the output's largest magnitude, for edgeconv
 MAX_PEER_ERROR = 2e-3  # MNN's Winograd reaches 9e-4
 ROUNDS = 15
+FEWEST_CALLS = 5  # for a median
 MOST_CALLS = 400  # of one engine in one round
 WAITING = "waiting"  # what `starting` is told before another programme's lock is waited for
 
@@ -242,7 +243,7 @@ def timing(
     samples: Sequence[float], disturbed: Sequence[float], error: float, prepare_s: float
 ) -> Timing:
     """What counts: undisturbed calls, or all where those are too few."""
-    if len(samples) >= max(5, len(disturbed) // 4):
+    if len(samples) >= FEWEST_CALLS:
         return Timing(tuple(samples), len(disturbed), 0, error, prepare_s)
     return Timing((*samples, *disturbed), 0, len(disturbed), error, prepare_s)
 

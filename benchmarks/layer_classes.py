@@ -27,7 +27,7 @@ from edgeconv.benchmarks.records import Case, Records, read
 from edgeconv.benchmarks.summary import (
     Comparison,
     compare,
-    failure_list,
+    faults,
     geometric_mean,
     losses,
     worst,
@@ -98,7 +98,7 @@ def summary(content: Mapping[str, Any]) -> str:
     text = "\n".join(rows) + "\n"
     if lost:
         text += "\nLayers on which another engine is faster:\n\n" + "\n".join(lost) + "\n"
-    broken = failure_list({key: case["measurements"] for key, case in cases.items()})
+    broken = faults({key: case["measurements"] for key, case in cases.items()})
     if broken:
         text += "\n" + broken
     return text

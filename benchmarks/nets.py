@@ -21,7 +21,7 @@ import onnx
 from edgeconv.benchmarks import networks, options, worker
 from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE
 from edgeconv.benchmarks.records import Case, Records
-from edgeconv.benchmarks.summary import compare, engine_order, failure_list, geometric_mean
+from edgeconv.benchmarks.summary import compare, engine_order, faults, geometric_mean
 from edgeconv.targets import host
 
 PROGRAMME = "nets"
@@ -35,7 +35,7 @@ def summary(content: Mapping[str, Any]) -> str:
     for threads in sorted({c["threads"] for c in cases.values()}):
         chosen = [c for c in cases.values() if c["threads"] == threads]
         parts.append(f"**{threads} thread{'s' * (threads > 1)}**, median ms\n\n{_table(chosen)}")
-    broken = failure_list({key: {"": case["engines"]} for key, case in cases.items()})
+    broken = faults({key: {"": case["engines"]} for key, case in cases.items()})
     return "\n".join(parts + ([broken] if broken else []))
 
 

@@ -59,13 +59,18 @@ def engine_order(names: Iterable[str]) -> list[str]:
     return [name for name in PEERS if name in given]
 
 
-def failure_list(cases: Mapping[str, Mapping[str, Engines]]) -> str:
-    """Markdown: what `failures` finds; empty if there is nothing."""
+def faults(cases: Mapping[str, Mapping[str, Engines]]) -> str:
+    """Markdown: what `failures` finds, and how many times are disturbed; empty if nothing is."""
     lines = [
         f"- {PEERS[engine].title}, {len(keys)} of the measurements: {reason}"
         for (engine, reason), keys in failures(cases).items()
     ]
-    return "Engines without a time:\n\n" + "\n".join(lines) + "\n" if lines else ""
+    text = "Engines without a time:\n\n" + "\n".join(lines) + "\n" if lines else ""
+    engines = [e for m in cases.values() for found in m.values() for e in found.values()]
+    count = sum(bool(e.get("disturbed")) for e in engines)
+    if count:
+        text += f"\n{count} of {len(engines)} times include calls that other processes disturbed.\n"
+    return text
 
 
 def failures(cases: Mapping[str, Mapping[str, Engines]]) -> dict[tuple[str, str], list[str]]:

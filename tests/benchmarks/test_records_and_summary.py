@@ -144,6 +144,15 @@ def test_the_summary_of_layers() -> None:
     assert "MNN, 1 of the measurements: took longer" in text
 
 
+def test_disturbed_times_are_counted() -> None:
+    content = layer_content()
+    assert "disturbed" not in layer_classes.summary(content)
+    content["cases"]["depthwise: b"]["measurements"]["alone"]["tflite"]["disturbed"] = 3
+    assert "1 of 7 times include calls that other processes disturbed" in layer_classes.summary(
+        content
+    )
+
+
 def test_failures_are_grouped_by_engine_and_reason() -> None:
     cases = {k: c["measurements"] for k, c in layer_content()["cases"].items()}
     assert failures(cases) == {("mnn", "took longer"): ["depthwise: a"]}
