@@ -23,7 +23,7 @@ test-all: $(STAMP)  ## every test, and property tests on examples never drawn be
 	HYPOTHESIS_PROFILE=random $(PYTEST) -m "slow or not slow"
 
 bench: $(STAMP)  ## a quick benchmark
-	$(BIN)/python -m edgeconv.benchmarks.quick
+	$(BIN)/python -m edgeconv.benchmarks.nets --engines edgeconv,onnxruntime,tvm
 
 check: $(STAMP)  ## format, lint, types
 	$(BIN)/ruff format --check .

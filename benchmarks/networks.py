@@ -1,6 +1,6 @@
-"""Real networks that need no download: the nine models inside the onnx package.
+"""Real networks that need no download: those of `models`, and the nine inside the onnx package.
 
-They ship with constant weights, and outputs so uniform that any compiler looks right.
+The latter ship with constant weights, and outputs so uniform that any compiler looks right.
 `light_network` can give them seeded He-normal weights (He et al. 2015) and plausible batch-norm
 statistics instead.
 """
@@ -14,7 +14,30 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from edgeconv.benchmarks import models
+from edgeconv.errors import EdgeconvError
+
 _FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+
+
+def names() -> list[str]:
+    """All networks that `load` knows by name."""
+    return [*models.NETWORKS, *light_names()]
+
+
+def load(name: str) -> onnx.ModelProto:
+    """The network a name or the path of an ONNX file stands for; light networks end in logits.
+
+    Raises:
+        EdgeconvError: nothing does.
+    """
+    if name in models.NETWORKS:
+        return models.build(name)
+    if name in light_names():
+        return light_network(name, logits=True)
+    if Path(name).suffix == ".onnx":
+        return onnx.load(name)
+    raise EdgeconvError(f"no network '{name}'; there are {', '.join(names())}, or an .onnx file")
 
 
 def light_names() -> list[str]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import platform
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from edgeconv.benchmarks.peers import OWN, PEERS
+from edgeconv.benchmarks.peers.base import package_version
 from edgeconv.targets import host
 from edgeconv.targets.probe import peak_gflops
 
-PACKAGES = ("apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnxruntime", "torch")
+PACKAGES = sorted(
+    {"apache-tvm", "apache-tvm-ffi", "numpy", "onnx"}
+    | {package for peer in PEERS.values() if peer.name != OWN for package in peer.packages}
+)
 
 
 def provenance() -> dict[str, Any]:
@@ -29,15 +33,8 @@ def provenance() -> dict[str, Any]:
         "peak_gflops_one_core": round(peak_gflops(device), 1),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "versions": {p: _version(p) for p in PACKAGES},
+        "versions": {p: v for p in PACKAGES if (v := package_version(p)) is not None},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:

@@ -18,13 +18,7 @@ from tvm import tirx
 from edgeconv import codegen, memory, strategy
 from edgeconv.codegen import Operand, Step
 from edgeconv.graph.ir import Graph, Node, Value
-from edgeconv.graph.layout import (
-    Plan,
-    choose_layouts,
-    conv_layout,
-    conv_workload,
-    is_scheduled_conv,
-)
+from edgeconv.graph.layout import Plan, choose_layouts, conv_task, is_scheduled_conv
 from edgeconv.graph.pipeline import optimise
 from edgeconv.layout import Layout
 from edgeconv.operators.fused import pattern_of
@@ -32,7 +26,6 @@ from edgeconv.operators.registry import Pattern
 from edgeconv.schedules import relayout, tensor_expr
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask
 from edgeconv.targets import Device
-from edgeconv.workload import ConvTask
 
 
 @dataclass(frozen=True)
@@ -149,18 +142,8 @@ class _Builder:
         return self.kernels[key]
 
     def _convolution(self, node: Node, generate: bool) -> None:
-        conv, a, plan = conv_workload(node), node.attrs, self.plan
-        residual = None
-        if a.get("has_residual"):
-            residual = conv_layout(node.inputs[-1], plan)
-        task = ConvTask(
-            conv,
-            conv_layout(node.inputs[0], plan),
-            conv_layout(node.output, plan),
-            bool(a.get("has_bias")),
-            residual,
-            a.get("activation"),
-        )
+        task = conv_task(node, self.plan)
+        conv, residual = task.conv, task.residual
         choice = strategy.choose(task, self.device, exact=self.exact)
         family, knobs = choice.family, choice.knobs
         make = (lambda: family.build(task, knobs, self.device)) if generate else None

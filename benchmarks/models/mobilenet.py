@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+import onnx
 
-from edgeconv.benchmarks.models.blocks import Classifier, conv_bn
+from edgeconv.benchmarks.onnx_builder import Builder
 
 _V1 = (  # (output channels, stride) of each depthwise-separable block
     *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)),
@@ -18,48 +17,35 @@ _V2 = (  # (expansion, output channels, repeats, stride of the first)
 )
 
 
-class MobileNetV1(Classifier):
-    """Depthwise-separable convolutions; `width` scales all channels."""
-
-    def __init__(self, width: float = 1.0, classes: int = 1000) -> None:
-        channels = int(32 * width)
-        layers = [conv_bn(3, channels, 3, 2)]
-        for outputs, stride in _V1:
-            scaled = int(outputs * width)
-            layers.append(conv_bn(channels, channels, 3, stride, groups=channels))
-            layers.append(conv_bn(channels, scaled, 1))
-            channels = scaled
-        super().__init__(nn.Sequential(*layers), channels, classes)
+def mobilenet_v1(seed: int = 0) -> onnx.ModelProto:
+    """Depthwise-separable convolutions."""
+    b = Builder("mobilenetv1", (1, 3, 224, 224), seed)
+    x, channels = b.conv_bn("input", 3, 32, 3, 2), 32
+    for outputs, stride in _V1:
+        x = b.conv_bn(x, channels, channels, 3, stride, groups=channels)
+        x = b.conv_bn(x, channels, outputs, 1)
+        channels = outputs
+    return b.model(b.classifier(x, channels))
 
 
-class InvertedResidual(nn.Module):
-    """Expand by a pointwise, filter depthwise, project; with a shortcut where shapes agree."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        layers = [] if expansion == 1 else [conv_bn(inputs, hidden, 1, activation=nn.ReLU6)]
-        layers.append(conv_bn(hidden, hidden, 3, stride, groups=hidden, activation=nn.ReLU6))
-        layers.append(conv_bn(hidden, outputs, 1, activation=None))
-        self.body = nn.Sequential(*layers)
-        self.shortcut = stride == 1 and inputs == outputs
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The block's output."""
-        y: torch.Tensor = self.body(x)
-        return x + y if self.shortcut else y
-
-
-class MobileNetV2(Classifier):
+def mobilenet_v2(seed: int = 0) -> onnx.ModelProto:
     """Inverted residuals with linear bottlenecks."""
+    b = Builder("mobilenetv2", (1, 3, 224, 224), seed)
+    x, channels = b.conv_bn("input", 3, 32, 3, 2, activation="relu6"), 32
+    for expansion, outputs, repeats, stride in _V2:
+        for i in range(repeats):
+            x = _inverted_residual(b, x, channels, outputs, stride if i == 0 else 1, expansion)
+            channels = outputs
+    x = b.conv_bn(x, channels, 1280, 1, activation="relu6")
+    return b.model(b.classifier(x, 1280))
 
-    def __init__(self, classes: int = 1000) -> None:
-        layers: list[nn.Module] = [conv_bn(3, 32, 3, 2, activation=nn.ReLU6)]
-        channels = 32
-        for expansion, outputs, repeats, stride in _V2:
-            for i in range(repeats):
-                first = stride if i == 0 else 1
-                layers.append(InvertedResidual(channels, outputs, first, expansion))
-                channels = outputs
-        layers.append(conv_bn(channels, 1280, 1, activation=nn.ReLU6))
-        super().__init__(nn.Sequential(*layers), 1280, classes)
+
+def _inverted_residual(
+    b: Builder, x: str, inputs: int, outputs: int, stride: int, expansion: int
+) -> str:
+    """Expand by a pointwise, filter depthwise, project; with a shortcut where shapes agree."""
+    hidden = inputs * expansion
+    y = x if expansion == 1 else b.conv_bn(x, inputs, hidden, 1, activation="relu6")
+    y = b.conv_bn(y, hidden, hidden, 3, stride, groups=hidden, activation="relu6")
+    y = b.conv_bn(y, hidden, outputs, 1, activation="")
+    return b.node("Add", [x, y]) if stride == 1 and inputs == outputs else y

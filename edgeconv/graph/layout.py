@@ -16,7 +16,7 @@ from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
 from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
-from edgeconv.workload import Conv2d
+from edgeconv.workload import Conv2d, ConvTask
 
 FEW_CHANNELS = 4  # up to here a dense convolution reads NCHW: blocks would be mostly padding
 SMALLEST_BLOCK = 4
@@ -158,6 +158,19 @@ def conv_layout(value: Value, plan: Plan) -> Layout:
     if not layout.is_plain:
         return layout
     return Layout(value.shape[1]) if value.shape[2:] == (1, 1) else Layout(1)
+
+
+def conv_task(node: Node, plan: Plan) -> ConvTask:
+    """The task of a convolution that the schedule families take."""
+    a = node.attrs
+    return ConvTask(
+        conv_workload(node),
+        conv_layout(node.inputs[0], plan),
+        conv_layout(node.output, plan),
+        bool(a.get("has_bias")),
+        conv_layout(node.inputs[-1], plan) if a.get("has_residual") else None,
+        a.get("activation"),
+    )
 
 
 def _is_image(value: Value) -> bool:

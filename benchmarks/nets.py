@@ -1,0 +1,127 @@
+"""Whole networks on all engines; `make bench` runs three of them on three engines.
+
+    python -m edgeconv.benchmarks.nets [NETWORK...] [-o nets.json] [--threads 1,2]
+        [--engines edgeconv,onnxruntime,openvino] [--seconds 15] [--lock FILE]
+
+A network is one of the onnx package's (`shufflenet`, `resnet50` …), a builder of
+`edgeconv.benchmarks.models` (`mobilenetv2`, `resnet34_g8` …), or a path to an ONNX file. Each runs
+in a process of its own, the engines in turns. Cases already in the file are skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from edgeconv.benchmarks import networks, options, worker
+from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE
+from edgeconv.benchmarks.records import Case, Records
+from edgeconv.benchmarks.summary import compare, engine_order, faults, geometric_mean
+from edgeconv.targets import host
+
+PROGRAMME = "nets"
+DEFAULT = ("shufflenet", "squeezenet", "resnet50")
+
+
+def summary(content: Mapping[str, Any]) -> str:
+    """Markdown: one table for each number of threads, then what failed."""
+    cases: dict[str, Case] = content["cases"]
+    parts = []
+    for threads in sorted({c["threads"] for c in cases.values()}):
+        chosen = [c for c in cases.values() if c["threads"] == threads]
+        parts.append(f"**{threads} thread{'s' * (threads > 1)}**, median ms\n\n{_table(chosen)}")
+    broken = faults({key: {"": case["engines"]} for key, case in cases.items()})
+    return "\n".join(parts + ([broken] if broken else []))
+
+
+def _table(cases: list[Case]) -> str:
+    names = engine_order(name for case in cases for name in case["engines"])
+    titles = " | ".join(PEERS[name].title for name in names)
+    lines = [f"| network | {titles} | fastest other / edgeconv |", "|---|" + "---:|" * len(names)]
+    lines[1] += "---:|"
+    ratios = []
+    for case in cases:
+        times = {n: e["median_ms"] for n, e in case["engines"].items() if "median_ms" in e}
+        least = min(times.values(), default=0.0)
+        cells = []
+        for name in names:
+            text = _digits(times[name]) if name in times else "–"
+            cells.append(f"**{text}**" if times.get(name) == least else text)
+        found = compare(case["network"], case["engines"])
+        if found is not None:
+            ratios.append(found.ratio)
+        cells.append(f"{found.ratio:.2f}" if found else "–")
+        lines.append(f"| {case['network']} | {' | '.join(cells)} |")
+    mean = f"{geometric_mean(ratios):.2f}" if ratios else "–"
+    lines.append(f"| geometric mean |{' |' * len(names)} {mean} |")
+    errors = [(n, [c["engines"].get(n, {}).get("error", 0.0) for c in cases]) for n in names]
+    worst = ", ".join(f"{PEERS[n].title} {max(e):.1e}" for n, e in errors if n != REFERENCE)
+    lines += ["", f"Largest errors, relative to the largest output of ONNX Runtime: {worst}."]
+    return "\n".join(lines) + "\n"
+
+
+def _digits(ms: float) -> str:
+    return f"{ms:.3g}" if ms < 1000 else f"{ms:.0f}"
+
+
+def line(key: str, engines: Mapping[str, Mapping[str, Any]]) -> str:
+    """One case for people who watch: median, p10 and p90 of each engine, and its error."""
+    lines = [key]
+    own = engines.get(OWN, {}).get("median_ms")
+    for name in engine_order(engines):
+        e = engines[name]
+        if "failed" in e:
+            lines.append(f"  {PEERS[name].title:16} {e['failed'].splitlines()[0]}")
+            continue
+        ratio = f"{e['median_ms'] / own:8.2f} x edgeconv" if own else ""
+        lines.append(
+            f"  {PEERS[name].title:16} {e['median_ms']:9.3f} ms  "
+            f"({e['p10_ms']:.3f} to {e['p90_ms']:.3f})  error {e['error']:.1e} {ratio}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, and print the summary."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("networks", nargs="*", default=list(DEFAULT))
+    parser.add_argument("--threads", type=options.numbers, default=[1], help="such as 1,2")
+    options.add(parser, seconds=15.0)
+    chosen = parser.parse_args()
+    if not all(1 <= t <= host().cores for t in chosen.threads):
+        parser.error(f"--threads is between 1 and {host().cores} on this machine")
+    engines = options.engines(parser, chosen)
+    records = Records(chosen.output, PROGRAMME, {"seconds": chosen.seconds, "engines": engines})
+    for threads in chosen.threads:
+        for name in chosen.networks:
+            key = f"{Path(name).stem}, {threads} thread{'s' * (threads > 1)}"
+            if key not in records:
+                records.add(key, _measure(name, threads, engines, chosen))
+            print(line(key, records.cases[key]["engines"]), flush=True)
+    print("\n" + summary(records.content))
+
+
+def _measure(name: str, threads: int, engines: list[str], chosen: argparse.Namespace) -> Case:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "network.onnx")
+        onnx.save(networks.load(name), path)
+        measured = worker.run(
+            {"network": path},
+            engines,
+            threads=threads,
+            seconds=chosen.seconds,
+            limit=chosen.limit,
+            lock=chosen.lock,
+        )
+    return {"network": Path(name).stem, "threads": threads, "engines": measured["network"]}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""The engines edgeconv is compared with, one file each; edgeconv is one of them.
+
+All are optional. `find` tells which are installed, and the pip line that adds the others.
+"""
+
+from __future__ import annotations
+
+from edgeconv.benchmarks.peers import (
+    edgeconv,
+    executorch,
+    mnn,
+    ncnn,
+    onnxruntime,
+    openvino,
+    pytorch,
+    tflite,
+    tvm,
+)
+from edgeconv.benchmarks.peers.base import Arrays, Bound, Peer, Unsupported
+
+PEERS: dict[str, Peer] = {
+    peer.name: peer
+    for peer in (
+        edgeconv.PEER,
+        onnxruntime.PEER,
+        openvino.PEER,
+        tflite.PEER,
+        ncnn.PEER,
+        mnn.PEER,
+        executorch.PEER,
+        pytorch.EAGER,
+        pytorch.CHANNELS_LAST,
+        pytorch.INDUCTOR,
+        pytorch.INDUCTOR_CHANNELS_LAST,
+        tvm.PEER,
+    )
+}
+OWN, REFERENCE = "edgeconv", "onnxruntime"
+
+
+def find(names: list[str] | None = None) -> tuple[list[Peer], list[Peer]]:
+    """(installed, absent) of the engines named, or of all.
+
+    Raises:
+        KeyError: there is no engine of that name.
+    """
+    wanted = [PEERS[n] for n in (list(PEERS) if names is None else names)]
+    return [p for p in wanted if p.available], [p for p in wanted if not p.available]
+
+
+__all__ = ["OWN", "PEERS", "REFERENCE", "Arrays", "Bound", "Peer", "Unsupported", "find"]

@@ -1,0 +1,147 @@
+"""Measures one case in a process of its own: `run` starts it, with a time limit.
+
+An engine that crashes or hangs takes its process along. The process notes which engine it is
+working on, so `run` knows which one to leave out when it tries again.
+
+Job and result are JSON files in a folder: `job.json` {"models": {name: ONNX file}, "engines":
+[names], "threads": n, "seconds": s, "lock": file or null, "skip": {model: {engine: reason}}},
+`result.json` {model: {engine: timing or {"failed": reason}}}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeconv.benchmarks import harness
+from edgeconv.benchmarks.peers import REFERENCE
+from edgeconv.errors import EdgeconvError
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+STARTUP_S = 300.0  # Python and TVM from a cold disk on a small board
+COMMAND = (sys.executable, "-m", "edgeconv.benchmarks.worker")
+
+Measurements = dict[str, dict[str, dict[str, Any]]]
+
+
+def run(
+    models: Mapping[str, Path],
+    engines: Sequence[str],
+    *,
+    threads: int,
+    seconds: float,
+    limit: float,
+    lock: Path | None = None,
+) -> Measurements:
+    """Measure all engines on each model in one process; again without an engine that broke it.
+
+    Args:
+        models: ONNX files by name.
+        seconds: measuring time of each model.
+        limit: seconds an engine may take for one step; then the process is ended.
+
+    Raises:
+        EdgeconvError: the process ended outside any engine, or in the reference.
+    """
+    skip: dict[str, dict[str, str]] = {name: {} for name in models}
+    job = {
+        "models": {name: str(path.resolve()) for name, path in models.items()},
+        "engines": list(engines),
+        "threads": threads,
+        "seconds": seconds,
+        "lock": None if lock is None else str(lock.resolve()),
+        "skip": skip,
+    }
+    while True:
+        with tempfile.TemporaryDirectory() as folder:
+            reason, log = _attempt(Path(folder), job, limit)
+            if reason is None:
+                result: Measurements = json.loads(Path(folder, "result.json").read_text("utf-8"))
+                return result
+            stage = Path(folder, "stage")
+            model, _, engine = (stage.read_text("utf-8") if stage.exists() else "").partition("/")
+        if engine in ("", REFERENCE) or engine in skip[model]:
+            raise EdgeconvError(f"measuring {model or 'a network'} {reason}:\n{log[-2000:]}")
+        skip[model][engine] = f"{reason}: {log[-300:].strip()}"
+
+
+def _attempt(folder: Path, job: Mapping[str, Any], limit: float) -> tuple[str | None, str]:
+    """(what went wrong or None, what the process printed)."""
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    command = [*COMMAND, str(folder)]
+    with (folder / "log").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            status = _wait(process, folder / "stage", limit)
+        finally:
+            if process.poll() is None:  # also when the caller was interrupted
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    text = (folder / "log").read_text(encoding="utf-8", errors="replace")
+    if status is None:
+        return f"took longer than {limit:g} s", text
+    return (None if status == 0 else f"ended with status {status}"), text
+
+
+def _wait(process: subprocess.Popen[bytes], stage: Path, limit: float) -> int | None:
+    """The exit status; None if the process spent `limit` seconds without noting a new stage."""
+    seen, since = "", time.monotonic()
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(0.2)
+        noted = stage.read_text("utf-8") if stage.exists() else ""
+        if noted != seen or noted == harness.WAITING:
+            seen, since = noted, time.monotonic()
+        if time.monotonic() - since > (limit if seen else max(limit, STARTUP_S)):
+            return None
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to kill this process when the one that started it dies without tidying up."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    """The process: measure, and write result.json when all is done."""
+    _end_with_parent()
+    folder = Path(sys.argv[1])
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+
+    cores = harness.Cores(job["threads"], None if job["lock"] is None else Path(job["lock"]))
+    stage = (folder / "stage").open("w", encoding="utf-8")
+    result: Measurements = {}
+    for model, path in job["models"].items():
+
+        def starting(engine: str, model: str = model) -> None:
+            stage.seek(0)
+            stage.truncate()
+            stage.write(engine if engine == harness.WAITING else f"{model}/{engine}")
+            stage.flush()
+
+        skipped = job["skip"][model]
+        engines = [e for e in job["engines"] if e not in skipped]
+        timings, failed = harness.measure(
+            Path(path), engines, job["threads"], job["seconds"], cores, starting
+        )
+        result[model] = {name: timing.to_json() for name, timing in timings.items()}
+        for name, reason in {**skipped, **failed}.items():
+            result[model][name] = {"failed": reason}
+    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    sys.stdout.flush()
+    os._exit(0)  # some engines crash while they unload
+
+
+if __name__ == "__main__":
+    main()
