@@ -22,9 +22,9 @@ from edgeconv.graph.layout import (
     Plan,
     choose_layouts,
     conv_layout,
-    conv_workload,
     is_scheduled_conv,
 )
+from edgeconv.graph.parts import Part, parts
 from edgeconv.graph.pipeline import optimise
 from edgeconv.layout import Layout
 from edgeconv.operators.fused import pattern_of
@@ -136,7 +136,8 @@ class _Builder:
             if all(v.size == 0 for v in node.outputs):
                 continue  # nothing to compute
             if is_scheduled_conv(node):
-                self._convolution(node, generate)
+                for part in parts(node):
+                    self._convolution(node, part, generate)
             else:
                 self._tensor_op(node, generate)
 
@@ -148,8 +149,8 @@ class _Builder:
                 self.functions[symbol] = codegen.with_pointer_parameters(make(), symbol)
         return self.kernels[key]
 
-    def _convolution(self, node: Node, generate: bool) -> None:
-        conv, a, plan = conv_workload(node), node.attrs, self.plan
+    def _convolution(self, node: Node, part: Part, generate: bool) -> None:
+        conv, a, plan = part.conv, node.attrs, self.plan
         residual = None
         if a.get("has_residual"):
             residual = conv_layout(node.inputs[-1], plan)
@@ -160,6 +161,7 @@ class _Builder:
             bool(a.get("has_bias")),
             residual,
             a.get("activation"),
+            part.place,
         )
         choice = strategy.choose(task, self.device, exact=self.exact)
         family, knobs = choice.family, choice.knobs
@@ -169,7 +171,8 @@ class _Builder:
         assert weight is not None
         operands: list[Value | int] = [node.inputs[0]]
         if generate:
-            operands.append(self.constants.add(family.pack_weights(task, knobs, weight)))
+            kernel_of_part = part.kernel(weight)
+            operands.append(self.constants.add(family.pack_weights(task, knobs, kernel_of_part)))
             if task.bias:
                 bias = node.inputs[2].data
                 assert bias is not None

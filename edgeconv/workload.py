@@ -18,7 +18,7 @@ class Conv2d:
         batch, in_channels, height, width: shape of the input.
         out_channels: number of filters.
         kernel_size, stride, dilation: (vertical, horizontal).
-        padding: zeros added (top, left, bottom, right).
+        padding: zeros added (top, left, bottom, right); where negative, the input is cut.
         groups: input and output channels are cut into this many independent groups.
         input_shuffle: the input's channels are read shuffled in this many groups (ShuffleNet):
             channel c of the convolution is channel (c % s)·(C/s) + c // s of the data.
@@ -107,6 +107,21 @@ Activation = tuple[str, tuple[tuple[str, object], ...]]
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where the output of a convolution lies in a larger map that several convolutions fill.
+
+    Attributes:
+        size: rows and columns of the whole map.
+        start: row and column of the first output.
+        step: rows and columns from an output to the next.
+    """
+
+    size: tuple[int, int]
+    start: tuple[int, int]
+    step: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class ConvTask:
     """A convolution as a kernel sees it: the workload, what is fused behind it, and all layouts.
 
@@ -115,6 +130,7 @@ class ConvTask:
         data, out, residual: layouts of the input, of the output, and of the tensor added to it.
         bias: a per-channel constant is added.
         activation: unary operator applied last, as (name, attributes).
+        place: where in `out` and `residual` the results lie, if they are only a part of them.
     """
 
     conv: Conv2d
@@ -123,3 +139,4 @@ class ConvTask:
     bias: bool = False
     residual: Layout | None = None
     activation: Activation | None = None
+    place: Place | None = None

@@ -18,7 +18,7 @@ from tvm.tirx.script import builder as T
 
 from edgeconv.layout import Layout
 from edgeconv.operators.convolution import apply_activation
-from edgeconv.workload import ConvTask
+from edgeconv.workload import ConvTask, Place
 
 
 def prim_func(name: str, body: Callable[[], None]) -> tirx.PrimFunc:
@@ -62,6 +62,23 @@ def interior_buffer(
         elem_offset=layout.offset(shape),
         data_alignment=alignment,
     )
+
+
+def placed(name: str, shape: Sequence[int], layout: Layout, place: Place | None) -> Any:
+    """A parameter: `interior`, or those of its pixels that `place` names."""
+    if place is None:
+        return interior(name, shape, layout)
+    whole_shape = (*shape[:2], *place.size)
+    strides = list(layout.strides(whole_shape))
+    offset = layout.offset(whole_shape)
+    for axis, (start, step) in enumerate(zip(place.start, place.step, strict=True), 2):
+        offset += start * strides[axis]
+        strides[axis] *= step
+    extents = layout.interior_shape(shape)
+    view = tirx.decl_buffer(
+        extents, "float32", name=name, strides=strides, elem_offset=offset, data_alignment=64
+    )
+    return T.arg(name, view)
 
 
 @contextmanager
@@ -150,8 +167,8 @@ def conv_operands(
         buffer("bias", bias_shape) if task.bias else None,
         None
         if residual_layout is None
-        else interior("residual", conv.output_shape, residual_layout),
-        interior("out", conv.output_shape, task.out),
+        else placed("residual", conv.output_shape, residual_layout, task.place),
+        placed("out", conv.output_shape, task.out, task.place),
     )
 
 

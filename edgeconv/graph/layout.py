@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.graph.parts import parts, rim
 from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
 from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
@@ -41,15 +42,6 @@ class Plan:
         while value in self.aliases:
             value = self.aliases[value]
         return value
-
-
-def conv_workload(node: Node) -> Conv2d:
-    """The workload of a conv2d node."""
-    n, c, h, w = node.inputs[0].shape
-    k, _, r, s = node.inputs[1].shape
-    a = node.attrs
-    window = (a["stride"], a["padding"], a["dilation"])
-    return Conv2d(n, c, h, w, k, (r, s), *window, a["groups"], a.get("input_shuffle", 1))
 
 
 def is_scheduled_conv(node: Node) -> bool:
@@ -95,7 +87,7 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
     for node in graph.nodes:
         linked: list[Value] = []
         if is_scheduled_conv(node):
-            conv = conv_workload(node)
+            conv = parts(node)[0].conv
             if is_awkward(conv, lanes):
                 seeds.append(node.output)
                 if max(conv.out_channels_per_group, conv.in_channels_per_group) <= lanes:
@@ -188,8 +180,8 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int) -> bool:
     value = node.inputs[0]
     layout = plan.layouts[value]
     if not layout.is_plain:
-        return plan.root(value) is value or not any(node.attrs["padding"])
-    if any(node.attrs["padding"]):
+        return plan.root(value) is value or not any(rim(node))
+    if any(rim(node)):
         return False
     if value.shape[2:] == (1, 1):
         # vectors of narrow groups may reach behind the last pixel, where a caller's memory may end
@@ -247,11 +239,11 @@ def _alias(node: Node, plan: Plan) -> bool:
 def _widen_halos(graph: Graph, plan: Plan) -> None:
     """Give every value the widest padding its convolutions want as a halo."""
     for node in graph.nodes:
-        if not is_scheduled_conv(node) or not any(node.attrs["padding"]):
+        if not is_scheduled_conv(node):
             continue
         value = node.inputs[0]
         layout = plan.layouts[value]
-        plan.layouts[value] = layout.with_halo(_union([layout.halo, node.attrs["padding"]]))
+        plan.layouts[value] = layout.with_halo(_union([layout.halo, rim(node)]))
 
 
 def _union(halos: Iterable[Halo]) -> Halo:

@@ -12,8 +12,10 @@ from edgeconv.graph.fuse_injective import fuse_injective
 from edgeconv.graph.ir import Graph
 from edgeconv.graph.recognise_activation import recognise_activation
 from edgeconv.graph.simplify import simplify
+from edgeconv.graph.transposed_to_conv import transposed_to_conv
 
 PASSES: tuple[tuple[str, Callable[[Graph], int]], ...] = (
+    ("transposed convolutions as convolutions", transposed_to_conv),
     ("recognise activations", recognise_activation),
     ("fold scale and shift", fold_scale),
     ("dense layers as 1x1 convolutions", dense_to_conv),

@@ -22,31 +22,35 @@ def conv2d(
     has_residual: bool = False,
     activation: tuple[str, tuple[tuple[str, Any], ...]] | None = None,
     input_shuffle: int = 1,
+    input_stride: tuple[int, int] = (1, 1),
 ) -> te.Tensor:
     """activation(convolution of the shuffled input + bias + residual); see `channel_shuffle`.
 
     x: [N, C, H, W]; weight: [K, C/groups, R, S]; bias: [K]; residual: [N, K, OH, OW];
-    padding is (top, left, bottom, right); activation is a unary operator's (name, attributes).
+    padding is (top, left, bottom, right), negative where the input is cut; activation is a unary
+    operator's (name, attributes). With `input_stride`, zeros are put between the rows and columns
+    of x before all else: a transposed convolution.
     """
     n, c, h, w = (int(d) for d in x.shape)
     k, cpg, r, s = (int(d) for d in weight.shape)
     if cpg * groups != c or k % groups:
         raise ShapeError(f"{c} input and {k} output channels do not fit {groups} groups of {cpg}")
     top, left, bottom, right = padding
+    down, across = input_stride
+    h, w = (h - 1) * down + 1, (w - 1) * across + 1
     oh = (h + top + bottom - dilation[0] * (r - 1) - 1) // stride[0] + 1
     ow = (w + left + right - dilation[1] * (s - 1) - 1) // stride[1] + 1
     if min(oh, ow) < 1:
         raise ShapeError(f"the kernel {r}x{s} does not fit the padded input {h}x{w}")
     kpg = k // groups
-    padded = te.compute(
-        (n, c, h + top + bottom, w + left + right),
-        lambda b, i, y, z: tirx.if_then_else(
-            tirx.all(y >= top, y < top + h, z >= left, z < left + w),
-            x[b, shuffled(i, c, input_shuffle), y - top, z - left],
-            tirx.const(0, str(x.dtype)),
-        ),
-        name="padded",
-    )
+
+    def pixel(b: Any, i: Any, y: Any, z: Any) -> Any:
+        inside = [y >= top, y < top + h, z >= left, z < left + w]
+        inside += [(y - top) % down == 0] * (down > 1) + [(z - left) % across == 0] * (across > 1)
+        at = (b, shuffled(i, c, input_shuffle), (y - top) // down, (z - left) // across)
+        return tirx.if_then_else(tirx.all(*inside), x[at], tirx.const(0, str(x.dtype)))
+
+    padded = te.compute((n, c, h + top + bottom, w + left + right), pixel, name="padded")
     ic = te.reduce_axis((0, cpg), "ic")
     kh = te.reduce_axis((0, r), "kh")
     kw = te.reduce_axis((0, s), "kw")
