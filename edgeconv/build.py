@@ -29,7 +29,7 @@ from edgeconv.graph.pipeline import optimise
 from edgeconv.layout import Layout
 from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
-from edgeconv.schedules import relayout, tensor_expr
+from edgeconv.schedules import fold, relayout, tensor_expr
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
@@ -127,7 +127,7 @@ class _Builder:
     def lower(self, *, generate: bool = True) -> None:
         """Graph passes, layouts, and a kernel call for every node; kernels only if `generate`."""
         self.progress("optimising the graph")
-        optimise(self.graph)
+        optimise(self.graph, self.device.lanes)
         self.plan = choose_layouts(self.graph, self.device.lanes)
         self.progress("scheduling kernels")
         for node in self.graph.nodes:
@@ -228,6 +228,9 @@ class _Builder:
         if _is_relayout(task, self.device):
             schedule, reason = "relayout", "transposed in registers"
             make = (lambda: _build_relayout(task, self.device)) if generate else None
+        elif _is_lanewise_fold(task):
+            schedule, reason = "fold", "windows added up in vectors"
+            make = (lambda: _build_fold(task, self.device)) if generate else None
         kernel = self._kernel(task, "".join(c if c.isalnum() else "_" for c in title), make)
         shapes = ", ".join("x".join(map(str, v.shape)) or "scalar" for v in node.inputs)
         result = ", ".join("x".join(map(str, v.shape)) or "scalar" for v in node.outputs)
@@ -294,6 +297,18 @@ def _build_relayout(task: TensorTask, device: Device) -> tirx.PrimFunc:
     return relayout.build(
         source.shape, source.layout, target.layout, device, aligned=source.aligned
     )
+
+
+def _is_lanewise_fold(task: TensorTask) -> bool:
+    """Whether a `fold` reads its windows as vectors."""
+    if task.op != "fold":
+        return False
+    return fold.supports(task.inputs[0].shape, task.inputs[0].layout, task.outputs[0].layout)
+
+
+def _build_fold(task: TensorTask, device: Device) -> tirx.PrimFunc:
+    source = task.inputs[0]
+    return fold.build(source.shape, dict(task.attrs), len(task.inputs) > 1, source.layout, device)
 
 
 def _block_constant(tensor: Tensor, data: np.ndarray, block: int) -> tuple[Tensor, np.ndarray]:

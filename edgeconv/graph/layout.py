@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.parts import parts, rim
 from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
+from edgeconv.operators.fold import FoldRange
 from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
 from edgeconv.workload import Conv2d
@@ -94,6 +95,8 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
                     seeds.append(node.inputs[0])
             if node.attrs.get("has_residual"):
                 linked = [node.inputs[-1], node.output]
+        elif node.op == "fold":
+            seeds.append(node.inputs[0])
         elif len(node.outputs) == 1 and (
             pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE or node.op in (*_POOLS, "concat")
         ):
@@ -239,11 +242,15 @@ def _alias(node: Node, plan: Plan) -> bool:
 def _widen_halos(graph: Graph, plan: Plan) -> None:
     """Give every value the widest padding its convolutions want as a halo."""
     for node in graph.nodes:
-        if not is_scheduled_conv(node):
+        value = node.inputs[0] if node.inputs else None
+        if value is None:
             continue
-        value = node.inputs[0]
         layout = plan.layouts[value]
-        plan.layouts[value] = layout.with_halo(_union([layout.halo, rim(node)]))
+        if is_scheduled_conv(node):
+            plan.layouts[value] = layout.with_halo(_union([layout.halo, rim(node)]))
+        elif node.op == "fold" and layout.block > 1:
+            wanted = FoldRange(value.shape, node.attrs).halo
+            plan.layouts[value] = layout.with_halo(_union([layout.halo, wanted]))
 
 
 def _union(halos: Iterable[Halo]) -> Halo:
