@@ -285,17 +285,24 @@ def _request(value: Value, layout: Layout, steps: list[int]) -> memory.Request:
 
 
 def _is_relayout(task: TensorTask, device: Device) -> bool:
-    """Whether a `copy` only moves channels between planes and blocks."""
-    if task.op != "copy":
+    """Whether all there is to do is to move channels between planes and blocks."""
+    if task.op not in ("copy", "slices", "volumes"):
         return False
     source, target = task.inputs[0], task.outputs[0]
-    return relayout.supports(source.shape, source.dtype, source.layout, target.layout, device)
+    images = source.shape if task.op == "volumes" else target.shape
+    return relayout.supports(images, source.dtype, source.layout, target.layout, device)
 
 
 def _build_relayout(task: TensorTask, device: Device) -> tirx.PrimFunc:
     source, target = task.inputs[0], task.outputs[0]
+    volumes = {"slices": source, "volumes": target}.get(task.op)
     return relayout.build(
-        source.shape, source.layout, target.layout, device, aligned=source.aligned
+        source.shape if task.op == "volumes" else target.shape,
+        source.layout,
+        target.layout,
+        device,
+        aligned=source.aligned,
+        depth=1 if volumes is None else volumes.shape[2],
     )
 
 

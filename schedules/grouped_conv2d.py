@@ -121,7 +121,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core: per tile the longest of FMAs, loads, latency and weight traffic."""
     conv, space = task.conv, Space(task, knobs)
     pixels = knobs.rows * knobs.columns
-    steps = space.window * conv.kernel_size[0] * conv.kernel_size[1]
+    steps = space.window * conv.tap_rows * conv.kernel_size[1]
     loads = pixels + knobs.vectors
     weights = steps * knobs.vectors * knobs.lanes * 4
     step = max(pixels * knobs.vectors / device.fma_ports, loads / LOADS_PER_CYCLE, FMA_LATENCY)
@@ -210,7 +210,7 @@ class Space:
 
     def weight_shape(self) -> tuple[int, ...]:
         """Shape of the packed weights: [tile, chunk, R, channel, S, vector, lane]."""
-        r, s = self.conv.kernel_size
+        r, s = self.conv.tap_rows, self.conv.kernel_size[1]
         inner = (self.knobs.vectors, self.knobs.lanes)
         return (self.channel_tiles, self.chunks, r, self.chunk, s, *inner)
 
@@ -266,9 +266,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
             acc = emit.local("acc", (rows, columns, vectors, lanes))
             first_row = tile_start(oh, rows, conv.out_height)
             first_column = tile_start(ow, columns, conv.out_width)
-            outer = dict(
-                cc=space.chunks, kh=conv.kernel_size[0], ci=space.chunk, kw=conv.kernel_size[1]
-            )
+            outer = dict(cc=space.chunks, kh=conv.tap_rows, ci=space.chunk, kw=conv.kernel_size[1])
             tile = dict(i=rows, j=columns, m=vectors, lane=lanes)
             with emit.loops(**outer, **tile) as axes, emit.block("update"):
                 cc, kh, ci, kw = emit.all_reduce(outer, axes[:4])
@@ -278,7 +276,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                 chunk, slot = space.data_channel(oc, cc, ci)
                 y, x = operands.pixel(first_row + i, first_column + j, kh, kw)
                 product = (
-                    operands.data[n, chunk, y, x, slot]
+                    operands.data[operands.image(n, kh), chunk, y, x, slot]
                     * operands.weight[oc, cc, kh, ci, kw, m, lane]
                 )
                 emit.store(acc, acc[i, j, m, lane] + product, [i, j, m, lane])

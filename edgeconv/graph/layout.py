@@ -210,14 +210,14 @@ def _place(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: in
         if not _is_image(value) or value.dtype != "float32":
             continue
         block = plan.block(value, lanes)
-        wanted = any(
-            is_scheduled_conv(r) and r.inputs[0] is value for r in consumers.get(value, [])
-        )
+        readers = [r for r in consumers.get(value, []) if is_scheduled_conv(r)]
+        read = any(r.inputs[0] is value for r in readers)
+        wanted = read or any(r.inputs[-1] is value for r in readers)  # as a residual
         follows = bool(blocked) and (pattern is not Pattern.OPAQUE or node.op in _POOLS)
         if follows and node.op not in ("transpose", "reshape"):
             plan.layouts[value] = Layout(block)
         elif wanted and pattern in (Pattern.ELEMENTWISE, Pattern.INJECTIVE):
-            few = value.shape[1] <= FEW_CHANNELS
+            few = read and value.shape[1] <= FEW_CHANNELS
             plan.layouts[value] = Layout(1 if few else block)
 
 

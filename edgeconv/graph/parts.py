@@ -1,8 +1,10 @@
-"""The convolutions that make up one conv2d node: itself, or one for each phase of a strided input.
+"""The convolutions that make up one conv2d node: mostly itself.
 
 Between the pixels of a strided input (a transposed convolution) lie zeros. Output pixels whose
 coordinates agree modulo the stride meet the same few taps of the kernel, so each such phase is a
 convolution of the input as it is, with a kernel of those taps, whose results lie `stride` apart.
+
+Slices of volumes near the ends read fewer slices than others: a convolution for each such run.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import numpy as np
 
 from edgeconv.graph.ir import Node
 from edgeconv.layout import Halo
-from edgeconv.workload import Conv2d, Place
+from edgeconv.operators.convolution import Depth
+from edgeconv.workload import Conv2d, Place, Slices
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,30 @@ def phases(
     return found
 
 
+@dataclass(frozen=True)
+class SliceRun:
+    """Neighbouring output slices that meet the same taps along the depth."""
+
+    first: int
+    count: int
+    taps: range
+
+
+def slice_runs(depth: Depth) -> list[SliceRun]:
+    """The runs of all output slices; those that read none have an empty range."""
+    found: list[SliceRun] = []
+    for slot in range(depth.out_size):
+        begin = slot * depth.stride - depth.before
+        hit = [t for t in range(depth.taps) if 0 <= begin + t * depth.dilation < depth.size]
+        taps = range(hit[0], hit[-1] + 1) if hit else range(0)
+        if found and found[-1].taps == taps:
+            last = found.pop()
+            found.append(SliceRun(last.first, last.count + 1, taps))
+        else:
+            found.append(SliceRun(slot, 1, taps))
+    return found
+
+
 def parts(node: Node) -> tuple[Part, ...]:
     """The convolutions of a conv2d node."""
     return tuple(_parts(node))
@@ -79,6 +106,10 @@ def _parts(node: Node) -> Iterator[Part]:
     groups, shuffle = a["groups"], a.get("input_shuffle", 1)
     padding, dilation = a["padding"], a["dilation"]
     stride = a.get("input_stride", (1, 1))
+    depth: Depth | None = a.get("depth")
+    if depth is not None:
+        yield from _slice_parts(node, depth)
+        return
     if stride == (1, 1):
         window = (a["stride"], padding, dilation)
         conv = Conv2d(n, c, h, w, k, (r, s), *window, groups, shuffle)
@@ -102,6 +133,39 @@ def _parts(node: Node) -> Iterator[Part]:
             shuffle,
         )
         yield Part(conv, Place((oh, ow), (y.start, x.start), stride), y.taps, x.taps)
+
+
+def _slice_parts(node: Node, depth: Depth) -> Iterator[Part]:
+    n, c, h, w = node.inputs[0].shape
+    k, _, r, s = node.inputs[1].shape
+    r //= depth.taps
+    a = node.attrs
+    volumes = n // depth.size
+    for run in slice_runs(depth):
+        slices = Slices(
+            depth.size,
+            depth.out_size,
+            len(run.taps),
+            depth.stride,
+            depth.dilation,
+            run.first * depth.stride - depth.before + run.taps.start * depth.dilation,
+            run.first,
+            run.count,
+        )
+        conv = Conv2d(
+            volumes * run.count,
+            c,
+            h,
+            w,
+            k,
+            (r, s),
+            a["stride"],
+            a["padding"],
+            a["dilation"],
+            a["groups"],
+            slices=slices,
+        )
+        yield Part(conv, None, range(run.taps.start * r, run.taps.stop * r), range(s))
 
 
 def rim(node: Node) -> Halo:

@@ -31,7 +31,12 @@ def phases_to_channels(graph: Graph, lanes: int) -> int:
     """Rewrite where it pays on vectors of `lanes`, or must be; the number of rewrites."""
     count = 0
     for index, node in reversed(list(enumerate(graph.nodes))):
-        if node.op != "conv2d" or node.output.dtype != "float32" or node.attrs["stride"] != (1, 1):
+        if (
+            node.op != "conv2d"
+            or node.attrs.get("depth")
+            or node.output.dtype != "float32"
+            or node.attrs["stride"] != (1, 1)
+        ):
             continue
         if not all(v.is_constant for v in node.inputs[1 : 2 + bool(node.attrs.get("has_bias"))]):
             continue

@@ -14,6 +14,7 @@ from edgeconv.graph.phases_to_channels import phases_to_channels
 from edgeconv.graph.recognise_activation import recognise_activation
 from edgeconv.graph.simplify import simplify
 from edgeconv.graph.transposed_to_conv import transposed_to_conv
+from edgeconv.graph.volumes_to_slices import volumes_to_slices
 
 PASSES: tuple[tuple[str, Callable[..., int]], ...] = (
     ("transposed convolutions as convolutions", transposed_to_conv),
@@ -25,6 +26,7 @@ PASSES: tuple[tuple[str, Callable[..., int]], ...] = (
     ("fuse epilogues", fuse_epilogue),
     ("fold channel shuffles", fold_shuffle),
     ("phases of few filters as channels", phases_to_channels),
+    ("volumes as slices", volumes_to_slices),
     ("fuse elementwise chains", fuse_injective),
 )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import te, tirx
 
 from edgeconv.operators.broadcasting import static_shape
+from edgeconv.operators.convolution import apply_activation
 from edgeconv.operators.pooling import Ints, pad_spatial, window_sizes
 from edgeconv.operators.registry import Pattern, ShapeError, operator
 
@@ -46,18 +48,33 @@ def _add_bias(out: te.Tensor, bias: tuple[te.Tensor, ...]) -> te.Tensor:
 def conv3d(
     x: te.Tensor,
     weight: te.Tensor,
-    *bias: te.Tensor,
+    *rest: te.Tensor,
     stride: Ints,
     padding: Ints,
     dilation: Ints,
     groups: int,
+    has_bias: bool = False,
+    has_residual: bool = False,
+    activation: tuple[str, tuple[tuple[str, Any], ...]] | None = None,
 ) -> te.Tensor:
-    """x: [N, C, D, H, W]; weight: [K, C/groups, T, R, S]; bias: [K]; padding: begins, then ends."""
+    """activation(convolution + bias + residual), as `conv2d`.
+
+    x: [N, C, D, H, W]; weight: [K, C/groups, T, R, S]; bias: [K]; padding: begins, then ends.
+    """
     shape, (k, cpg, *kernel) = static_shape(x), static_shape(weight)
     if cpg * groups != shape[1] or k % groups:
         raise ShapeError(f"{shape[1]} input and {k} output channels do not fit {groups} groups")
     padded = pad_spatial(x, padding, tirx.const(0, str(x.dtype)))
-    return _add_bias(_correlate(padded, weight, k, tuple(kernel), stride, dilation, groups), bias)
+    out = _correlate(padded, weight, k, tuple(kernel), stride, dilation, groups)
+    out = _add_bias(out, rest[:1] if has_bias else ())
+    if has_residual:
+        out = _map(out, lambda value, *at: value + rest[-1](*at))
+    return _map(out, lambda value, *at: apply_activation(value, activation)) if activation else out
+
+
+def _map(x: te.Tensor, f: Callable[..., Any]) -> te.Tensor:
+    """f(element, *index) of every element."""
+    return te.compute(x.shape, lambda *at: f(x(*at), *at), name="epilogue")
 
 
 def _conv_transpose(
