@@ -14,13 +14,13 @@ from edgeconv.layout import Layout
 class Slices:
     """Images as slices of volumes, [N·depth, C, H, W], and which of them an output slice reads.
 
-    Output slice number `out_first` + i of a volume, i < `count`, reads `taps` input slices:
-    `first` + i·stride + t·dilation.
+    Output slice number `out_first` + i·out_stride of a volume, i < `count`, reads `taps` input
+    slices: `first` + i·stride + t·dilation.
 
     Attributes:
         depth, out_depth: slices of a volume of the data and of the output.
         taps, stride, dilation: the kernel's, along the depth.
-        first, out_first, count: see above; all slices read exist.
+        first, out_first, out_stride, count: see above; all slices read exist.
     """
 
     depth: int
@@ -30,6 +30,7 @@ class Slices:
     dilation: int
     first: int
     out_first: int
+    out_stride: int
     count: int
 
 

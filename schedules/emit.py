@@ -152,7 +152,8 @@ class ConvOperands:
         s = self.task.conv.slices
         if s is not None:
             n = at[0]
-            at = (n // s.count * s.out_depth + n % s.count + s.out_first, *at[1:])
+            slot = n % s.count * s.out_stride + s.out_first
+            at = (n // s.count * s.out_depth + slot, *at[1:])
         if self.residual is not None:
             value = value + self.residual[self._residual_index(at)]
         store(self.out, apply_activation(value, self.task.activation), list(at))

@@ -10,7 +10,7 @@ Slices of volumes near the ends read fewer slices than others: a convolution for
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -28,8 +28,8 @@ class Part:
 
     conv: Conv2d
     place: Place | None
-    rows: range
-    columns: range
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
 
     def kernel(self, weight: np.ndarray) -> np.ndarray:
         """Its share of the node's weights [K, C/groups, R, S]."""
@@ -72,9 +72,10 @@ def phases(
 
 @dataclass(frozen=True)
 class SliceRun:
-    """Neighbouring output slices that meet the same taps along the depth."""
+    """Output slices, `step` apart, that meet the same taps along the depth."""
 
     first: int
+    step: int
     count: int
     taps: range
 
@@ -82,15 +83,19 @@ class SliceRun:
 def slice_runs(depth: Depth) -> list[SliceRun]:
     """The runs of all output slices; those that read none have an empty range."""
     found: list[SliceRun] = []
-    for slot in range(depth.out_size):
-        begin = slot * depth.stride - depth.before
-        hit = [t for t in range(depth.taps) if 0 <= begin + t * depth.dilation < depth.size]
-        taps = range(hit[0], hit[-1] + 1) if hit else range(0)
-        if found and found[-1].taps == taps:
-            last = found.pop()
-            found.append(SliceRun(last.first, last.count + 1, taps))
+    step = depth.gap // math.gcd(depth.gap, depth.dilation)
+    for slot in (s for phase in range(depth.gap) for s in range(phase, depth.out_size, depth.gap)):
+        places = [
+            slot * depth.stride - depth.before + t * depth.dilation for t in range(depth.taps)
+        ]
+        last = (depth.size - 1) * depth.gap
+        hit = [t for t, p in enumerate(places) if 0 <= p <= last and p % depth.gap == 0]
+        taps = range(hit[0], hit[-1] + 1, step) if hit else range(0)
+        before = found[-1] if found else None
+        if before and before.taps == taps and before.first + before.count * before.step == slot:
+            found[-1] = SliceRun(before.first, before.step, before.count + 1, taps)
         else:
-            found.append(SliceRun(slot, 1, taps))
+            found.append(SliceRun(slot, depth.gap, 1, taps))
     return found
 
 
@@ -103,69 +108,57 @@ def _parts(node: Node) -> Iterator[Part]:
     n, c, h, w = node.inputs[0].shape
     k, _, r, s = node.inputs[1].shape
     a = node.attrs
-    groups, shuffle = a["groups"], a.get("input_shuffle", 1)
-    padding, dilation = a["padding"], a["dilation"]
-    stride = a.get("input_stride", (1, 1))
     depth: Depth | None = a.get("depth")
+    runs: list[SliceRun | None] = [None]
     if depth is not None:
-        yield from _slice_parts(node, depth)
-        return
-    if stride == (1, 1):
-        window = (a["stride"], padding, dilation)
-        conv = Conv2d(n, c, h, w, k, (r, s), *window, groups, shuffle)
-        yield Part(conv, None, range(r), range(s))
-        return
-    oh, ow = node.output.shape[2:]
-    vertical = phases(h, oh, r, dilation[0], padding[0], stride[0])
-    horizontal = phases(w, ow, s, dilation[1], padding[1], stride[1])
-    for y, x in product(vertical, horizontal):
-        conv = Conv2d(
-            n,
-            c,
-            h,
-            w,
-            k,
-            (len(y.taps), len(x.taps)),
-            (1, 1),
-            (y.before, x.before, y.after, x.after),
-            (y.dilation, x.dilation),
-            groups,
-            shuffle,
-        )
-        yield Part(conv, Place((oh, ow), (y.start, x.start), stride), y.taps, x.taps)
+        runs, r = [*slice_runs(depth)], r // depth.taps
+    for run, (window, place, rows, columns) in product(runs, _windows(node, r, s)):
+        slices = None
+        if depth is not None and run is not None:
+            slices = _slices(depth, run)
+            n = node.inputs[0].shape[0] // depth.size * run.count
+            rows = [t * r + row for t in run.taps for row in rows]
+        shuffle = a.get("input_shuffle", 1)
+        conv = Conv2d(n, c, h, w, k, *window, a["groups"], shuffle, slices)
+        yield Part(conv, place, tuple(rows), tuple(columns))
 
 
-def _slice_parts(node: Node, depth: Depth) -> Iterator[Part]:
-    n, c, h, w = node.inputs[0].shape
-    k, _, r, s = node.inputs[1].shape
-    r //= depth.taps
+def _slices(depth: Depth, run: SliceRun) -> Slices:
+    first = run.first * depth.stride - depth.before + run.taps.start * depth.dilation
+    return Slices(
+        depth.size,
+        depth.out_size,
+        len(run.taps),
+        depth.stride * run.step // depth.gap,
+        depth.dilation * run.taps.step // depth.gap,
+        first // depth.gap,
+        run.first,
+        run.step,
+        run.count,
+    )
+
+
+Window = tuple[tuple[int, int], tuple[int, int], Halo, tuple[int, int]]
+
+
+def _windows(
+    node: Node, r: int, s: int
+) -> Iterator[tuple[Window, Place | None, Sequence[int], Sequence[int]]]:
+    """Kernel size, stride, padding and dilation of each phase, its place, and its taps."""
     a = node.attrs
-    volumes = n // depth.size
-    for run in slice_runs(depth):
-        slices = Slices(
-            depth.size,
-            depth.out_size,
-            len(run.taps),
-            depth.stride,
-            depth.dilation,
-            run.first * depth.stride - depth.before + run.taps.start * depth.dilation,
-            run.first,
-            run.count,
-        )
-        conv = Conv2d(
-            volumes * run.count,
-            c,
-            h,
-            w,
-            k,
-            (r, s),
-            a["stride"],
-            a["padding"],
-            a["dilation"],
-            a["groups"],
-            slices=slices,
-        )
-        yield Part(conv, None, range(run.taps.start * r, run.taps.stop * r), range(s))
+    padding, dilation = a["padding"], a["dilation"]
+    gaps = a.get("input_stride", (1, 1))
+    if gaps == (1, 1):
+        yield ((r, s), a["stride"], padding, dilation), None, range(r), range(s)
+        return
+    (h, w), (oh, ow) = node.inputs[0].shape[2:], node.output.shape[2:]
+    vertical = phases(h, oh, r, dilation[0], padding[0], gaps[0])
+    horizontal = phases(w, ow, s, dilation[1], padding[1], gaps[1])
+    for y, x in product(vertical, horizontal):
+        taps = (len(y.taps), len(x.taps))
+        pads = (y.before, x.before, y.after, x.after)
+        window = (taps, (1, 1), pads, (y.dilation, x.dilation))
+        yield window, Place((oh, ow), (y.start, x.start), gaps), y.taps, x.taps
 
 
 def rim(node: Node) -> Halo:

@@ -10,31 +10,40 @@ from __future__ import annotations
 import numpy as np
 
 from edgeconv.graph.ir import Graph, Node
+from edgeconv.graph.volumes_to_slices import has_slice_form
 
 
 def transposed_to_conv(graph: Graph) -> int:
-    """Rewrite every float32 `conv2d_transpose` of constant weights; the number of rewrites."""
+    """Rewrite transposed convolutions of float32 with constant weights; how many there were.
+
+    Those of three axes only where scheduled convolutions come of it.
+    """
     count = 0
-    for index, node in reversed(list(enumerate(graph.nodes))):
-        if node.op != "conv2d_transpose" or node.output.dtype != "float32":
+    for index, node in enumerate(graph.nodes):
+        if node.op not in ("conv2d_transpose", "conv3d_transpose"):
             continue
-        if not all(v.is_constant for v in node.inputs[1:]):
+        if node.output.dtype != "float32" or not all(v.is_constant for v in node.inputs[1:]):
             continue
-        graph.nodes[index : index + 1] = _as_convolution(graph, node)
-        count += 1
+        conv = _as_convolution(graph, node)
+        if conv.op == "conv2d" or has_slice_form(conv):
+            graph.nodes[index] = conv
+            count += 1
     return count
 
 
-def _as_convolution(graph: Graph, node: Node) -> list[Node]:
+def _as_convolution(graph: Graph, node: Node) -> Node:
     x, weight, *bias = node.inputs
     a = node.attrs
     assert weight.data is not None
     kernel = weight.shape[2:]
+    rank = len(kernel)
     reach = [d * (k - 1) for d, k in zip(a["dilation"], kernel, strict=True)]
-    begins = [r - p for r, p in zip(reach, a["padding"][:2], strict=True)]
-    ends = [r - p + o for r, p, o in zip(reach, a["padding"][2:], a["output_padding"], strict=True)]
+    begins = [r - p for r, p in zip(reach, a["padding"][:rank], strict=True)]
+    ends = [
+        r - p + o for r, p, o in zip(reach, a["padding"][rank:], a["output_padding"], strict=True)
+    ]
     attrs = {
-        "stride": (1, 1),
+        "stride": (1,) * rank,
         "padding": (*begins, *ends),
         "dilation": a["dilation"],
         "groups": a["groups"],
@@ -42,11 +51,13 @@ def _as_convolution(graph: Graph, node: Node) -> list[Node]:
         "input_stride": a["stride"],
     }
     filters = graph.constant(weight.name, mirrored(weight.data, a["groups"]))
-    return [Node(node.name, "conv2d", [x, filters, *bias], node.outputs, attrs, node.source)]
+    op = node.op.removesuffix("_transpose")
+    return Node(node.name, op, [x, filters, *bias], node.outputs, attrs, node.source)
 
 
 def mirrored(weight: np.ndarray, groups: int) -> np.ndarray:
-    """[C, K/groups, R, S] of a transposed convolution as [K, C/groups, R, S] of a convolution."""
-    c, kpg, r, s = weight.shape
-    grouped = weight[:, :, ::-1, ::-1].reshape(groups, c // groups, kpg, r, s)
-    return np.ascontiguousarray(grouped.swapaxes(1, 2)).reshape(groups * kpg, c // groups, r, s)
+    """[C, K/groups, …] of a transposed convolution as [K, C/groups, …] of a convolution."""
+    c, kpg, *kernel = weight.shape
+    flipped = np.flip(weight, tuple(range(2, weight.ndim)))
+    grouped = flipped.reshape(groups, c // groups, kpg, *kernel).swapaxes(1, 2)
+    return np.ascontiguousarray(grouped).reshape(groups * kpg, c // groups, *kernel)

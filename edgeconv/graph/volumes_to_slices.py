@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgeconv.graph.ir import Graph, Node, Value
-from edgeconv.graph.parts import slice_runs
+from edgeconv.graph.parts import phases, slice_runs
 from edgeconv.operators.convolution import Depth
 from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
+
+MOST_PARTS = 64  # each is a kernel to compile
 
 
 def volumes_to_slices(graph: Graph) -> int:
@@ -51,12 +53,26 @@ def volumes_to_slices(graph: Graph) -> int:
 
 
 def _is_rewritable(node: Node) -> bool:
-    if node.op != "conv3d" or node.output.dtype != "float32" or min(node.attrs["padding"]) < 0:
+    if node.op != "conv3d" or node.output.dtype != "float32":
         return False
     last = -1 if node.attrs.get("has_residual") else len(node.inputs)
-    if not all(v.is_constant for v in node.inputs[1:last]):
+    return all(v.is_constant for v in node.inputs[1:last]) and has_slice_form(node)
+
+
+def has_slice_form(node: Node) -> bool:
+    """Whether a `conv3d` can be rewritten: few kernels will do, and no output is without taps."""
+    gaps = node.attrs.get("input_stride", (1, 1, 1))
+    runs = slice_runs(_depth(node))
+    if len(runs) * gaps[1] * gaps[2] > MOST_PARTS or not all(run.taps for run in runs):
         return False
-    return all(run.taps for run in slice_runs(_depth(node)))
+    a, x, out, kernel = node.attrs, node.inputs[0], node.output, node.inputs[1].shape[2:]
+    return gaps[1:] == (1, 1) or all(
+        phase.taps
+        for i in (1, 2)
+        for phase in phases(
+            x.shape[2 + i], out.shape[2 + i], kernel[i], a["dilation"][i], a["padding"][i], gaps[i]
+        )
+    )
 
 
 def _follows(node: Node, known: dict[Value, Value]) -> bool:
@@ -71,7 +87,9 @@ def _follows(node: Node, known: dict[Value, Value]) -> bool:
 def _depth(node: Node) -> Depth:
     a = node.attrs
     size, taps = node.inputs[0].shape[2], node.inputs[1].shape[2]
-    return Depth(size, taps, a["stride"][0], a["dilation"][0], a["padding"][0], a["padding"][3])
+    gap = a.get("input_stride", (1, 1, 1))[0]
+    pads = a["padding"]
+    return Depth(size, taps, a["stride"][0], a["dilation"][0], pads[0], pads[3], gap)
 
 
 def _as_conv2d(graph: Graph, node: Node, slices: Callable[[Value], Value]) -> Node:
@@ -84,7 +102,7 @@ def _as_conv2d(graph: Graph, node: Node, slices: Callable[[Value], Value]) -> No
     residual = [slices(rest[-1])] if a.get("has_residual") else []
     _, top, left, _, bottom, right = a["padding"]
     depth = _depth(node)
-    whole = (depth.taps, depth.stride, depth.before, depth.after) == (1, 1, 0, 0)
+    whole = (depth.taps, depth.stride, depth.before, depth.after, depth.gap) == (1, 1, 0, 0, 1)
     return graph.make(
         "conv2d",
         [slices(x), filters, *bias, *residual],
@@ -97,5 +115,6 @@ def _as_conv2d(graph: Graph, node: Node, slices: Callable[[Value], Value]) -> No
         has_bias=bool(bias),
         has_residual=bool(residual),
         activation=a.get("activation"),
+        input_stride=a.get("input_stride", (1, 1, 1))[1:],
         depth=None if whole else depth,
     )

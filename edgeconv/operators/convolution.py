@@ -18,14 +18,16 @@ class Depth:
     taps: int
     stride: int
     dilation: int
-    before: int  # slices of zeros
+    before: int  # slices of zeros; cut off where negative
     after: int
+    gap: int = 1  # from a slice to the next: gap − 1 slices of zeros lie between (transposed)
 
     @property
     def out_size(self) -> int:
         """Slices of an output volume."""
         reach = self.dilation * (self.taps - 1) + 1
-        return (self.before + self.size + self.after - reach) // self.stride + 1
+        whole = (self.size - 1) * self.gap + 1
+        return (self.before + whole + self.after - reach) // self.stride + 1
 
 
 @operator("conv2d", Pattern.OPAQUE)
@@ -122,9 +124,10 @@ def _stacked(x: te.Tensor, depth: Depth) -> te.Tensor:
 
     def element(b: Any, i: Any, y: Any, z: Any) -> Any:
         slot = b % depth.out_size * depth.stride + i // c * depth.dilation - depth.before
-        value = x[b // depth.out_size * depth.size + slot, i % c, y, z]
-        inside = tirx.all(slot >= 0, slot < depth.size)
-        return tirx.if_then_else(inside, value, tirx.const(0, str(x.dtype)))
+        value = x[b // depth.out_size * depth.size + slot // depth.gap, i % c, y, z]
+        inside = [slot >= 0, slot <= (depth.size - 1) * depth.gap]
+        inside += [slot % depth.gap == 0] * (depth.gap > 1)
+        return tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, str(x.dtype)))
 
     shape = (n // depth.size * depth.out_size, depth.taps * c, h, w)
     return te.compute(shape, element, name="stacked")

@@ -70,7 +70,9 @@ def test_nothing_is_moved_between_convolutions() -> None:
     case = dataclasses.replace(PLAIN, scale=True, residual=True, activation="silu", second=True)
     layers = [layer.op for layer in edgeconv.explain(case.model())]
     # each convolution in three runs: the first slice, those within, the last
-    assert layers[:8] == ["slices", "slices", *["dense"] * 6]
+    assert layers.count("dense") == 6
+    assert layers.count("slices") == 2  # of the inputs
+    assert "copy" not in layers
 
 
 def test_slices_of_padding_only_take_the_plain_rule() -> None:
