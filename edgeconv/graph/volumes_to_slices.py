@@ -98,7 +98,7 @@ def _as_conv2d(graph: Graph, node: Node, slices: Callable[[Value], Value]) -> No
     assert weight.data is not None
     k, cpg, taps, r, s = weight.shape
     filters = graph.constant(weight.name, weight.data.reshape(k, cpg, taps * r, s))
-    bias = rest[:1] if a["has_bias"] else []
+    bias = rest[:1] if a.get("has_bias") else []
     residual = [slices(rest[-1])] if a.get("has_residual") else []
     _, top, left, _, bottom, right = a["padding"]
     depth = _depth(node)
