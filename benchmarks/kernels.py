@@ -15,7 +15,8 @@ import numpy as np
 
 from edgeconv import codegen
 from edgeconv.benchmarks.onnx_builder import Builder
-from edgeconv.graph.layout import choose_layouts, conv_task, conv_workload, is_scheduled_conv
+from edgeconv.graph.layout import choose_layouts, conv_task, is_scheduled_conv
+from edgeconv.graph.parts import parts
 from edgeconv.graph.pipeline import optimise
 from edgeconv.importer import import_model, read_model
 from edgeconv.layout import Layout
@@ -46,12 +47,13 @@ def task_within_network(conv: Conv2d, device: Device) -> ConvTask:
     x = b.relu(x)
     model = b.model(b.conv(x, conv.out_channels, 16, (1, 1)))
     graph = import_model(read_model(model))
-    optimise(graph)
+    optimise(graph, device.lanes)
     plan = choose_layouts(graph, device.lanes)
     convolutions = [n for n in graph.nodes if is_scheduled_conv(n)]
     node = convolutions[0 if first else 1]
-    assert conv_workload(node) == conv
-    return conv_task(node, plan)
+    (part,) = parts(node)
+    assert part.conv == conv
+    return conv_task(node, part, plan)
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ from edgeconv import codegen, memory, strategy
 from edgeconv.codegen import Operand, Step
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.layout import Plan, choose_layouts, conv_task, is_scheduled_conv
+from edgeconv.graph.parts import Part, parts
 from edgeconv.graph.pipeline import optimise
 from edgeconv.layout import Layout
 from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
-from edgeconv.schedules import relayout, tensor_expr
+from edgeconv.schedules import fold, relayout, tensor_expr
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask
 from edgeconv.targets import Device
 
@@ -120,7 +121,7 @@ class _Builder:
     def lower(self, *, generate: bool = True) -> None:
         """Graph passes, layouts, and a kernel call for every node; kernels only if `generate`."""
         self.progress("optimising the graph")
-        optimise(self.graph)
+        optimise(self.graph, self.device.lanes)
         self.plan = choose_layouts(self.graph, self.device.lanes)
         self.progress("scheduling kernels")
         for node in self.graph.nodes:
@@ -129,7 +130,8 @@ class _Builder:
             if all(v.size == 0 for v in node.outputs):
                 continue  # nothing to compute
             if is_scheduled_conv(node):
-                self._convolution(node, generate)
+                for part in parts(node):
+                    self._convolution(node, part, generate)
             else:
                 self._tensor_op(node, generate)
 
@@ -141,8 +143,8 @@ class _Builder:
                 self.functions[symbol] = codegen.with_pointer_parameters(make(), symbol)
         return self.kernels[key]
 
-    def _convolution(self, node: Node, generate: bool) -> None:
-        task = conv_task(node, self.plan)
+    def _convolution(self, node: Node, part: Part, generate: bool) -> None:
+        task = conv_task(node, part, self.plan)
         conv, residual = task.conv, task.residual
         choice = strategy.choose(task, self.device, exact=self.exact)
         family, knobs = choice.family, choice.knobs
@@ -152,7 +154,8 @@ class _Builder:
         assert weight is not None
         operands: list[Value | int] = [node.inputs[0]]
         if generate:
-            operands.append(self.constants.add(family.pack_weights(task, knobs, weight)))
+            kernel_of_part = part.kernel(weight)
+            operands.append(self.constants.add(family.pack_weights(task, knobs, kernel_of_part)))
             if task.bias:
                 bias = node.inputs[2].data
                 assert bias is not None
@@ -208,6 +211,9 @@ class _Builder:
         if _is_relayout(task, self.device):
             schedule, reason = "relayout", "transposed in registers"
             make = (lambda: _build_relayout(task, self.device)) if generate else None
+        elif _is_lanewise_fold(task):
+            schedule, reason = "fold", "windows added up in vectors"
+            make = (lambda: _build_fold(task, self.device)) if generate else None
         kernel = self._kernel(task, "".join(c if c.isalnum() else "_" for c in title), make)
         shapes = ", ".join("x".join(map(str, v.shape)) or "scalar" for v in node.inputs)
         result = ", ".join("x".join(map(str, v.shape)) or "scalar" for v in node.outputs)
@@ -262,18 +268,37 @@ def _request(value: Value, layout: Layout, steps: list[int]) -> memory.Request:
 
 
 def _is_relayout(task: TensorTask, device: Device) -> bool:
-    """Whether a `copy` only moves channels between planes and blocks."""
-    if task.op != "copy":
+    """Whether all there is to do is to move channels between planes and blocks."""
+    if task.op not in ("copy", "slices", "volumes"):
         return False
     source, target = task.inputs[0], task.outputs[0]
-    return relayout.supports(source.shape, source.dtype, source.layout, target.layout, device)
+    images = source.shape if task.op == "volumes" else target.shape
+    return relayout.supports(images, source.dtype, source.layout, target.layout, device)
 
 
 def _build_relayout(task: TensorTask, device: Device) -> tirx.PrimFunc:
     source, target = task.inputs[0], task.outputs[0]
+    volumes = {"slices": source, "volumes": target}.get(task.op)
     return relayout.build(
-        source.shape, source.layout, target.layout, device, aligned=source.aligned
+        source.shape if task.op == "volumes" else target.shape,
+        source.layout,
+        target.layout,
+        device,
+        aligned=source.aligned,
+        depth=1 if volumes is None else volumes.shape[2],
     )
+
+
+def _is_lanewise_fold(task: TensorTask) -> bool:
+    """Whether a `fold` reads its windows as vectors."""
+    if task.op != "fold":
+        return False
+    return fold.supports(task.inputs[0].shape, task.inputs[0].layout, task.outputs[0].layout)
+
+
+def _build_fold(task: TensorTask, device: Device) -> tirx.PrimFunc:
+    source = task.inputs[0]
+    return fold.build(source.shape, dict(task.attrs), len(task.inputs) > 1, source.layout, device)
 
 
 def _block_constant(tensor: Tensor, data: np.ndarray, block: int) -> tuple[Tensor, np.ndarray]:

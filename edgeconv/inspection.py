@@ -16,7 +16,7 @@ import onnx
 
 from edgeconv.artifact import TensorSpec
 from edgeconv.graph.ir import Graph, Node, Value
-from edgeconv.graph.layout import conv_workload
+from edgeconv.graph.parts import parts
 from edgeconv.importer import import_model, read_model
 
 _INDEX_TYPES = ("bool", "int16", "int32", "int64", "uint16", "uint32", "uint64")
@@ -125,7 +125,7 @@ def _layer(node: Node) -> InspectedLayer:
     inputs = tuple(v.shape for v in node.inputs if not v.is_constant)
     outputs = tuple(v.shape for v in node.outputs)
     if node.op == "conv2d":
-        workload = str(conv_workload(node))
+        workload = str(parts(node)[0].conv)
     else:
         workload = f"{_shapes(inputs)} -> {_shapes(outputs)}"
     return InspectedLayer(
@@ -147,7 +147,7 @@ def _is_parameter(value: Value) -> bool:
 
 def _kind(node: Node) -> str:
     if node.op == "conv2d":
-        return conv_workload(node).kind
+        return parts(node)[0].conv.kind
     if "conv" not in node.op:
         return "fully connected" if node.op == "dense" else node.op
     groups = int(node.attrs.get("groups", 1))

@@ -46,6 +46,8 @@ def choose(task: ConvTask, device: Device, *, exact: bool = False) -> Choice:
     refused = []
     for family in FAMILIES:
         mismatch = family.supports(task, device)
+        if task.conv.slices is not None and not family.slices:
+            mismatch = Mismatch("several slices of a volume are summed")
         if exact and not family.exact:
             mismatch = Mismatch("numerics are to be exact")
         if mismatch is not None:

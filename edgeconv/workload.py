@@ -11,6 +11,30 @@ from edgeconv.layout import Layout
 
 
 @dataclass(frozen=True)
+class Slices:
+    """Images as slices of volumes, [N·depth, C, H, W], and which of them an output slice reads.
+
+    Output slice number `out_first` + i·out_stride of a volume, i < `count`, reads `taps` input
+    slices: `first` + i·stride + t·dilation.
+
+    Attributes:
+        depth, out_depth: slices of a volume of the data and of the output.
+        taps, stride, dilation: the kernel's, along the depth.
+        first, out_first, out_stride, count: see above; all slices read exist.
+    """
+
+    depth: int
+    out_depth: int
+    taps: int
+    stride: int
+    dilation: int
+    first: int
+    out_first: int
+    out_stride: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Conv2d:
     """A 2-D convolution of float32 data, NCHW semantics, OIHW weights.
 
@@ -18,10 +42,12 @@ class Conv2d:
         batch, in_channels, height, width: shape of the input.
         out_channels: number of filters.
         kernel_size, stride, dilation: (vertical, horizontal).
-        padding: zeros added (top, left, bottom, right).
+        padding: zeros added (top, left, bottom, right); where negative, the input is cut.
         groups: input and output channels are cut into this many independent groups.
         input_shuffle: the input's channels are read shuffled in this many groups (ShuffleNet):
             channel c of the convolution is channel (c % s)·(C/s) + c // s of the data.
+        slices: set if images are slices of volumes; `batch` counts the output slices then, and the
+            weights of all taps along the depth lie below each other, [K, CPG, taps·R, S].
     """
 
     batch: int
@@ -35,6 +61,24 @@ class Conv2d:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     input_shuffle: int = 1
+    slices: Slices | None = None
+
+    @property
+    def tap_rows(self) -> int:
+        """Rows of the weights: those of the kernel, for each tap along the depth."""
+        return self.kernel_size[0] * (1 if self.slices is None else self.slices.taps)
+
+    @property
+    def in_images(self) -> int:
+        """Images in the buffer of the data."""
+        s = self.slices
+        return self.batch if s is None else self.batch // s.count * s.depth
+
+    @property
+    def out_images(self) -> int:
+        """Images in the buffer of the output."""
+        s = self.slices
+        return self.batch if s is None else self.batch // s.count * s.out_depth
 
     @cached_property
     def out_height(self) -> int:
@@ -61,7 +105,7 @@ class Conv2d:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one run."""
-        taps = self.kernel_size[0] * self.kernel_size[1]
+        taps = self.tap_rows * self.kernel_size[1]
         pixels = self.batch * self.out_height * self.out_width
         return pixels * self.out_channels * self.in_channels_per_group * taps
 
@@ -96,14 +140,30 @@ class Conv2d:
         batch = f"{self.batch}*" if self.batch > 1 else ""
         pads = ",".join(map(str, self.padding))
         shuffle = f" shuffle{self.input_shuffle}" if self.input_shuffle > 1 else ""
+        depth = "" if self.slices is None else f" depth{self.slices.taps}"
         return (
             f"{batch}{self.in_channels}x{self.height}x{self.width}->{self.out_channels} "
             f"k{self.kernel_size[0]}x{self.kernel_size[1]} s{self.stride[0]}x{self.stride[1]} "
-            f"p{pads} d{self.dilation[0]}x{self.dilation[1]} g{self.groups}{shuffle}"
+            f"p{pads} d{self.dilation[0]}x{self.dilation[1]} g{self.groups}{shuffle}{depth}"
         )
 
 
 Activation = tuple[str, tuple[tuple[str, object], ...]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the output of a convolution lies in a larger map that several convolutions fill.
+
+    Attributes:
+        size: rows and columns of the whole map.
+        start: row and column of the first output.
+        step: rows and columns from an output to the next.
+    """
+
+    size: tuple[int, int]
+    start: tuple[int, int]
+    step: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -115,6 +175,7 @@ class ConvTask:
         data, out, residual: layouts of the input, of the output, and of the tensor added to it.
         bias: a per-channel constant is added.
         activation: unary operator applied last, as (name, attributes).
+        place: where in `out` and `residual` the results lie, if they are only a part of them.
     """
 
     conv: Conv2d
@@ -123,3 +184,4 @@ class ConvTask:
     bias: bool = False
     residual: Layout | None = None
     activation: Activation | None = None
+    place: Place | None = None

@@ -25,6 +25,7 @@ class Family:
     name: str
     title: str
     exact: bool  # sums the products of the definition, in some order
+    slices: bool  # takes `Conv2d.slices`
     supports: Callable[[ConvTask, Device], Mismatch | None]
     candidates: Callable[[ConvTask, Device], Iterator[Any]]
     default_knobs: Callable[[ConvTask, Device], Any]
@@ -40,14 +41,27 @@ class Family:
         return self.schedule(sch, task, knobs, device).mod["main"]
 
 
-def _family(name: str, title: str, module: Any, *, exact: bool = True) -> Family:
-    functions = [f for f in Family.__dataclass_fields__ if f not in ("name", "title", "exact")]
-    return Family(name, title, exact, **{f: getattr(module, f) for f in functions})
+def _family(
+    name: str, title: str, module: Any, *, exact: bool = True, slices: bool = False
+) -> Family:
+    own = ("name", "title", "exact", "slices")
+    functions = [f for f in Family.__dataclass_fields__ if f not in own]
+    return Family(name, title, exact, slices, **{f: getattr(module, f) for f in functions})
 
 
 FAMILIES: tuple[Family, ...] = (
-    _family("grouped_spatial_pack", "Grouped Spatial Pack (Gibson et al. 2020)", grouped_conv2d),
-    _family("lane_groups", "Several narrow groups in one vector, lanes permuted", lane_groups),
+    _family(
+        "grouped_spatial_pack",
+        "Grouped Spatial Pack (Gibson et al. 2020)",
+        grouped_conv2d,
+        slices=True,
+    ),
+    _family(
+        "lane_groups",
+        "Several narrow groups in one vector, lanes permuted",
+        lane_groups,
+        slices=True,
+    ),
     _family("planar_pointwise", "Matrix product on NCHW maps", planar_pointwise),
     _family("winograd", "Winograd F(4x4, 3x3)", winograd, exact=False),
 )

@@ -18,7 +18,7 @@ from tvm.tirx.script import builder as T
 
 from edgeconv.layout import Layout
 from edgeconv.operators.convolution import apply_activation
-from edgeconv.workload import ConvTask
+from edgeconv.workload import ConvTask, Place
 
 
 def prim_func(name: str, body: Callable[[], None]) -> tirx.PrimFunc:
@@ -62,6 +62,23 @@ def interior_buffer(
         elem_offset=layout.offset(shape),
         data_alignment=alignment,
     )
+
+
+def placed(name: str, shape: Sequence[int], layout: Layout, place: Place | None) -> Any:
+    """A parameter: `interior`, or those of its pixels that `place` names."""
+    if place is None:
+        return interior(name, shape, layout)
+    whole_shape = (*shape[:2], *place.size)
+    strides = list(layout.strides(whole_shape))
+    offset = layout.offset(whole_shape)
+    for axis, (start, step) in enumerate(zip(place.start, place.step, strict=True), 2):
+        offset += start * strides[axis]
+        strides[axis] *= step
+    extents = layout.interior_shape(shape)
+    view = tirx.decl_buffer(
+        extents, "float32", name=name, strides=strides, elem_offset=offset, data_alignment=64
+    )
+    return T.arg(name, view)
 
 
 @contextmanager
@@ -114,14 +131,29 @@ class ConvOperands:
         return tirx.const(0.0, "float32") if self.bias is None else self.bias[index]
 
     def pixel(self, row: Any, column: Any, kh: Any, kw: Any) -> tuple[Any, Any]:
-        """Position in the data buffer of the tap (kh, kw) of an output pixel."""
+        """Position in the image of the tap (kh, kw) of an output pixel; see `image`."""
         conv, halo = self.task.conv, self.task.data.halo
+        if conv.slices is not None:
+            kh = kh % conv.kernel_size[0]
         y = row * conv.stride[0] + kh * conv.dilation[0] + (halo[0] - conv.padding[0])
         x = column * conv.stride[1] + kw * conv.dilation[1] + (halo[1] - conv.padding[1])
         return y, x
 
+    def image(self, n: Any, kh: Any) -> Any:
+        """The image of the data that row kh of the weights multiplies for output n of the batch."""
+        conv, s = self.task.conv, self.task.conv.slices
+        if s is None:
+            return n
+        tap = kh // conv.kernel_size[0]
+        return n // s.count * s.depth + n % s.count * s.stride + (s.first + tap * s.dilation)
+
     def finish(self, value: Any, at: Sequence[Any]) -> None:
         """Store activation(value + residual) at an index of the output."""
+        s = self.task.conv.slices
+        if s is not None:
+            n = at[0]
+            slot = n % s.count * s.out_stride + s.out_first
+            at = (n // s.count * s.out_depth + slot, *at[1:])
         if self.residual is not None:
             value = value + self.residual[self._residual_index(at)]
         store(self.out, apply_activation(value, self.task.activation), list(at))
@@ -141,7 +173,8 @@ def conv_operands(
 ) -> ConvOperands:
     """Declare the parameters `(data, weight, [bias], [residual], out)` of a kernel."""
     conv = task.conv
-    in_shape = (conv.batch, conv.in_channels, conv.height, conv.width)
+    in_shape = (conv.in_images, conv.in_channels, conv.height, conv.width)
+    out_shape = (conv.out_images, *conv.output_shape[1:])
     residual_layout = task.residual
     return ConvOperands(
         task,
@@ -150,8 +183,8 @@ def conv_operands(
         buffer("bias", bias_shape) if task.bias else None,
         None
         if residual_layout is None
-        else interior("residual", conv.output_shape, residual_layout),
-        interior("out", conv.output_shape, task.out),
+        else placed("residual", out_shape, residual_layout, task.place),
+        placed("out", out_shape, task.out, task.place),
     )
 
 

@@ -153,7 +153,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core: per tile the longest of FMAs, loads, latency and weight traffic."""
     conv, space = task.conv, Space(task, knobs)
     pixels = knobs.rows * knobs.columns
-    steps = space.window * conv.kernel_size[0] * conv.kernel_size[1]
+    steps = space.window * conv.tap_rows * conv.kernel_size[1]
     loads = pixels / knobs.quad + knobs.vectors
     weights = steps * knobs.vectors * knobs.lanes * 4
     step = max(pixels * knobs.vectors / device.fma_ports, loads / device.load_ports, FMA_LATENCY)
@@ -252,7 +252,7 @@ class Space:
 
     def weight_shape(self) -> tuple[int, ...]:
         """Shape of the packed weights: [tile, chunk, R, quad, S, channel, vector, lane]."""
-        (r, s), quad = self.conv.kernel_size, self.knobs.quad
+        r, s, quad = self.conv.tap_rows, self.conv.kernel_size[1], self.knobs.quad
         inner = (quad, self.knobs.vectors, self.knobs.lanes)
         return (self.channel_tiles, self.chunks, r, self.chunk // quad, s, *inner)
 
@@ -310,7 +310,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
             acc = emit.local("acc", (rows, columns, vectors, lanes))
             first_row = tile_start(oh, rows, conv.out_height)
             first_column = tile_start(ow, columns, conv.out_width)
-            r, s = conv.kernel_size
+            r, s = conv.tap_rows, conv.kernel_size[1]
             steps = dict(cc=space.chunks, kh=r, ci=space.chunk // knobs.quad)
             taps = dict(kw=s, k=knobs.quad)
             tile = dict(i=rows, j=columns, m=vectors)
@@ -325,10 +325,11 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                         emit.store(acc, start, [i, j, m, every])
                     chunk, slot = space.data_channel(oc, cc, ci * knobs.quad)
                     y, x = operands.pixel(first_row + i, first_column + j, kh, kw)
+                    image = operands.image(n, kh)
                     if knobs.quad == 1:
-                        value = tirx.Broadcast(operands.data[n, chunk, y, x, slot], lanes)
+                        value = tirx.Broadcast(operands.data[image, chunk, y, x, slot], lanes)
                     else:
-                        quad = operands.data[n, chunk, y, x, Ramp(slot, 1, knobs.quad)]
+                        quad = operands.data[image, chunk, y, x, Ramp(slot, 1, knobs.quad)]
                         value = tirx.Shuffle([quad], [k] * lanes)
                     product = value * operands.weight[oc, cc, kh, ci, kw, k, m, every]
                     emit.store(acc, acc[i, j, m, every] + product, [i, j, m, every])

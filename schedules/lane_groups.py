@@ -94,7 +94,7 @@ def _widths(task: ConvTask, device: Device) -> Iterator[int]:
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
     conv = task.conv
-    (r, s), registers = conv.kernel_size, device.vector_registers
+    r, s, registers = conv.tap_rows, conv.kernel_size[1], device.vector_registers
     for lanes in _widths(task, device):
         for rows in range(1, min(6, conv.out_height) + 1):
             for columns in range(1, conv.out_width + 1):
@@ -130,7 +130,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     permutes.
     """
     conv, space = task.conv, Space(task, knobs)
-    (r, s), (_, stride), (_, dilation) = conv.kernel_size, conv.stride, conv.dilation
+    (_, s), (_, stride), (_, dilation) = conv.kernel_size, conv.stride, conv.dilation
+    r = conv.tap_rows
     width, pixels = conv.in_channels_per_group, knobs.rows * knobs.columns
     fmas = pixels * r * s * width
     # distinct pixels of a row that the unrolled taps share; without unrolling each tap loads anew
@@ -191,7 +192,7 @@ class Space:
 
     def weight_shape(self) -> tuple[int, ...]:
         """Shape of the packed weights: [vector, R, k, S, lane]."""
-        r, s = self.conv.kernel_size
+        r, s = self.conv.tap_rows, self.conv.kernel_size[1]
         return (self.vectors, r, self.cpg, s, self.knobs.lanes)
 
     def channel_table(self) -> np.ndarray:
@@ -237,7 +238,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
             acc = emit.local("acc", (knobs.rows, knobs.columns, lanes))
             first_row = tile_start(oh, knobs.rows, conv.out_height)
             first_column = tile_start(ow, knobs.columns, conv.out_width)
-            taps = dict(kh=conv.kernel_size[0], k=space.cpg, kw=conv.kernel_size[1])
+            taps = dict(kh=conv.tap_rows, k=space.cpg, kw=conv.kernel_size[1])
             tile = dict(i=knobs.rows, j=knobs.columns)
             with emit.loops(**taps, **tile) as axes, emit.block("update"):
                 kh, k, kw = emit.all_reduce(taps, axes[:3])
@@ -249,7 +250,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                 y, x = operands.pixel(first_row + i, first_column + j, kh, kw)
                 block, channel = task.data.block, space.in_channel(v)
                 at = Ramp(channel % block, 1, lanes)
-                pixels = operands.data[n, channel // block, y, x, at]
+                pixels = operands.data[operands.image(n, kh), channel // block, y, x, at]
                 source = [s + k for s in space.permutation()]
                 operand = pixels if space.is_identity else tirx.Shuffle([pixels], source)
                 product = operand * operands.weight[v, kh, k, kw, every]

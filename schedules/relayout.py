@@ -40,9 +40,18 @@ def supports(
 
 
 def build(
-    shape: tuple[int, ...], source: Layout, target: Layout, device: Device, *, aligned: bool = True
+    shape: tuple[int, ...],
+    source: Layout,
+    target: Layout,
+    device: Device,
+    *,
+    aligned: bool = True,
+    depth: int = 1,
 ) -> tirx.PrimFunc:
-    """The scheduled kernel `(source, target)`; `aligned` is False if a caller owns the source."""
+    """The scheduled kernel `(source, target)`; `aligned` is False if a caller owns the source.
+
+    With `depth`, images are slices of volumes, whose planes lie as [N/depth, C, depth, H·W].
+    """
     n, c, h, w = shape
     lanes, pixels = device.lanes, h * w
     to_blocks = target.block > 1
@@ -51,11 +60,11 @@ def build(
     runs, tiles = ceil_div(c, lanes), ceil_div(pixels, lanes)
 
     def body() -> None:
-        planes, blocks = _parameters(shape, source, target, aligned)
+        planes, blocks = _parameters(shape, depth, source, target, aligned)
         every = Ramp(0, 1, lanes)
 
         def plane(i: Any, channel: Any, first: Any) -> tuple[Any, ...]:
-            return (i, channel, first + every)
+            return (i // depth, channel, i % depth, first + every)
 
         def pixel(i: Any, start: Any, position: Any) -> tuple[Any, ...]:
             at = (start // blocked.block, position // w, position % w)
@@ -91,7 +100,7 @@ def build(
 
 
 def _parameters(
-    shape: tuple[int, ...], source: Layout, target: Layout, aligned: bool
+    shape: tuple[int, ...], depth: int, source: Layout, target: Layout, aligned: bool
 ) -> tuple[Any, Any]:
     """(planes, blocks), declared in the order source, target."""
     n, c, h, w = shape
@@ -101,7 +110,9 @@ def _parameters(
             declared.append(emit.interior(name, shape, layout))
         else:
             alignment = 64 if aligned or name == "target" else 4
-            plain = tirx.decl_buffer((n, c, h * w), "float32", name=name, data_alignment=alignment)
+            plain = tirx.decl_buffer(
+                (n // depth, c, depth, h * w), "float32", name=name, data_alignment=alignment
+            )
             declared.append(T.arg(name, plain))
     return (declared[0], declared[1]) if target.block > 1 else (declared[1], declared[0])
 

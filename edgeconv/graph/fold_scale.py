@@ -24,7 +24,7 @@ def _fold_one(graph: Graph) -> bool:
             continue
         for x, c in (node.inputs, node.inputs[::-1]):
             conv = producers.get(x)
-            if conv is None or conv.op not in ("conv2d", "dense") or c.data is None:
+            if conv is None or conv.op not in ("conv2d", "conv3d", "dense") or c.data is None:
                 continue
             if len(consumers.get(x, [])) != 1 or x in graph.outputs or not _is_bare(conv):
                 continue

@@ -22,7 +22,11 @@ def _fuse_one(graph: Graph) -> bool:
 
     def convolution(value: Value) -> Node | None:
         node = producers.get(value)
-        if node is None or node.op != "conv2d" or node.attrs.get("activation") is not None:
+        if (
+            node is None
+            or node.op not in ("conv2d", "conv3d")
+            or node.attrs.get("activation") is not None
+        ):
             return None
         private = len(consumers.get(value, [])) == 1 and value not in graph.outputs
         return node if private and value.dtype == "float32" else None

@@ -13,7 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.graph.parts import Part, parts, rim
 from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
+from edgeconv.operators.fold import FoldRange
 from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
 from edgeconv.workload import Conv2d, ConvTask
@@ -41,15 +43,6 @@ class Plan:
         while value in self.aliases:
             value = self.aliases[value]
         return value
-
-
-def conv_workload(node: Node) -> Conv2d:
-    """The workload of a conv2d node."""
-    n, c, h, w = node.inputs[0].shape
-    k, _, r, s = node.inputs[1].shape
-    a = node.attrs
-    window = (a["stride"], a["padding"], a["dilation"])
-    return Conv2d(n, c, h, w, k, (r, s), *window, a["groups"], a.get("input_shuffle", 1))
 
 
 def is_scheduled_conv(node: Node) -> bool:
@@ -95,13 +88,15 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
     for node in graph.nodes:
         linked: list[Value] = []
         if is_scheduled_conv(node):
-            conv = conv_workload(node)
+            conv = parts(node)[0].conv
             if is_awkward(conv, lanes):
                 seeds.append(node.output)
                 if max(conv.out_channels_per_group, conv.in_channels_per_group) <= lanes:
                     seeds.append(node.inputs[0])
             if node.attrs.get("has_residual"):
                 linked = [node.inputs[-1], node.output]
+        elif node.op == "fold":
+            seeds.append(node.inputs[0])
         elif len(node.outputs) == 1 and (
             pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE or node.op in (*_POOLS, "concat")
         ):
@@ -160,16 +155,17 @@ def conv_layout(value: Value, plan: Plan) -> Layout:
     return Layout(value.shape[1]) if value.shape[2:] == (1, 1) else Layout(1)
 
 
-def conv_task(node: Node, plan: Plan) -> ConvTask:
-    """The task of a convolution that the schedule families take."""
+def conv_task(node: Node, part: Part, plan: Plan) -> ConvTask:
+    """The task of a convolution, or of one of its parts, that the schedule families take."""
     a = node.attrs
     return ConvTask(
-        conv_workload(node),
+        part.conv,
         conv_layout(node.inputs[0], plan),
         conv_layout(node.output, plan),
         bool(a.get("has_bias")),
         conv_layout(node.inputs[-1], plan) if a.get("has_residual") else None,
         a.get("activation"),
+        part.place,
     )
 
 
@@ -201,8 +197,8 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int) -> bool:
     value = node.inputs[0]
     layout = plan.layouts[value]
     if not layout.is_plain:
-        return plan.root(value) is value or not any(node.attrs["padding"])
-    if any(node.attrs["padding"]):
+        return plan.root(value) is value or not any(rim(node))
+    if any(rim(node)):
         return False
     if value.shape[2:] == (1, 1):
         # vectors of narrow groups may reach behind the last pixel, where a caller's memory may end
@@ -228,14 +224,14 @@ def _place(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: in
         if not _is_image(value) or value.dtype != "float32":
             continue
         block = plan.block(value, lanes)
-        wanted = any(
-            is_scheduled_conv(r) and r.inputs[0] is value for r in consumers.get(value, [])
-        )
+        readers = [r for r in consumers.get(value, []) if is_scheduled_conv(r)]
+        read = any(r.inputs[0] is value for r in readers)
+        wanted = read or any(r.inputs[-1] is value for r in readers)  # as a residual
         follows = bool(blocked) and (pattern is not Pattern.OPAQUE or node.op in _POOLS)
         if follows and node.op not in ("transpose", "reshape"):
             plan.layouts[value] = Layout(block)
         elif wanted and pattern in (Pattern.ELEMENTWISE, Pattern.INJECTIVE):
-            few = value.shape[1] <= FEW_CHANNELS
+            few = read and value.shape[1] <= FEW_CHANNELS
             plan.layouts[value] = Layout(1 if few else block)
 
 
@@ -260,11 +256,15 @@ def _alias(node: Node, plan: Plan) -> bool:
 def _widen_halos(graph: Graph, plan: Plan) -> None:
     """Give every value the widest padding its convolutions want as a halo."""
     for node in graph.nodes:
-        if not is_scheduled_conv(node) or not any(node.attrs["padding"]):
+        value = node.inputs[0] if node.inputs else None
+        if value is None:
             continue
-        value = node.inputs[0]
         layout = plan.layouts[value]
-        plan.layouts[value] = layout.with_halo(_union([layout.halo, node.attrs["padding"]]))
+        if is_scheduled_conv(node):
+            plan.layouts[value] = layout.with_halo(_union([layout.halo, rim(node)]))
+        elif node.op == "fold" and layout.block > 1:
+            wanted = FoldRange(value.shape, node.attrs).halo
+            plan.layouts[value] = layout.with_halo(_union([layout.halo, wanted]))
 
 
 def _union(halos: Iterable[Halo]) -> Halo:

@@ -10,10 +10,14 @@ from edgeconv.graph.fold_shuffle import fold_shuffle
 from edgeconv.graph.fuse_epilogue import fuse_epilogue
 from edgeconv.graph.fuse_injective import fuse_injective
 from edgeconv.graph.ir import Graph
+from edgeconv.graph.phases_to_channels import phases_to_channels
 from edgeconv.graph.recognise_activation import recognise_activation
 from edgeconv.graph.simplify import simplify
+from edgeconv.graph.transposed_to_conv import transposed_to_conv
+from edgeconv.graph.volumes_to_slices import volumes_to_slices
 
-PASSES: tuple[tuple[str, Callable[[Graph], int]], ...] = (
+PASSES: tuple[tuple[str, Callable[..., int]], ...] = (
+    ("transposed convolutions as convolutions", transposed_to_conv),
     ("recognise activations", recognise_activation),
     ("fold scale and shift", fold_scale),
     ("dense layers as 1x1 convolutions", dense_to_conv),
@@ -21,11 +25,15 @@ PASSES: tuple[tuple[str, Callable[[Graph], int]], ...] = (
     ("fold scale and shift", fold_scale),
     ("fuse epilogues", fuse_epilogue),
     ("fold channel shuffles", fold_shuffle),
+    ("phases of few filters as channels", phases_to_channels),
+    ("volumes as slices", volumes_to_slices),
     ("fuse elementwise chains", fuse_injective),
 )
 
+FOR_LANES = (phases_to_channels,)  # passes that take the vector width too
 
-def optimise(graph: Graph) -> list[tuple[str, int]]:
-    """Run all passes; returns each pass's name and how often it fired."""
+
+def optimise(graph: Graph, lanes: int = 16) -> list[tuple[str, int]]:
+    """Run all passes for vectors of `lanes`; returns each pass's name and how often it fired."""
     graph.prune()
-    return [(title, run(graph)) for title, run in PASSES]
+    return [(title, run(graph, lanes) if run in FOR_LANES else run(graph)) for title, run in PASSES]

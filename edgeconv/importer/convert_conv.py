@@ -33,7 +33,7 @@ def conv(node: NodeContext) -> Value:
         "groups": groups,
     }
     if rank == 3:
-        return node.emit("conv3d", operands, **common)
+        return node.emit("conv3d", operands, **common, has_bias=bias is not None)
     if min(win.padding) < 0:
         raise node.refuse("negative pads")
     out = node.emit("conv2d", operands, **common, has_bias=bias is not None)

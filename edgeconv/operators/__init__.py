@@ -8,6 +8,7 @@ from edgeconv.operators import (  # noqa: F401
     convolution,
     convolution_nd,
     elementwise,
+    fold,
     fused,
     gathering,
     internal,

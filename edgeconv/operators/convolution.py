@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import te, tirx
 
 from edgeconv.operators.registry import Pattern, ShapeError, get, operator
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The third axis of a convolution of volumes [N·size, C, H, W] with `taps` kernels."""
+
+    size: int
+    taps: int
+    stride: int
+    dilation: int
+    before: int  # slices of zeros; cut off where negative
+    after: int
+    gap: int = 1  # from a slice to the next: gap − 1 slices of zeros lie between (transposed)
+
+    @property
+    def out_size(self) -> int:
+        """Slices of an output volume."""
+        reach = self.dilation * (self.taps - 1) + 1
+        whole = (self.size - 1) * self.gap + 1
+        return (self.before + whole + self.after - reach) // self.stride + 1
 
 
 @operator("conv2d", Pattern.OPAQUE)
@@ -22,32 +43,50 @@ def conv2d(
     has_residual: bool = False,
     activation: tuple[str, tuple[tuple[str, Any], ...]] | None = None,
     input_shuffle: int = 1,
+    input_stride: tuple[int, int] = (1, 1),
+    depth: Depth | None = None,
 ) -> te.Tensor:
     """activation(convolution of the shuffled input + bias + residual); see `channel_shuffle`.
 
     x: [N, C, H, W]; weight: [K, C/groups, R, S]; bias: [K]; residual: [N, K, OH, OW];
-    padding is (top, left, bottom, right); activation is a unary operator's (name, attributes).
+    padding is (top, left, bottom, right), negative where the input is cut; activation is a unary
+    operator's (name, attributes). With `input_stride`, zeros are put between the rows and columns
+    of x before all else: a transposed convolution. With `depth`, images are slices of volumes,
+    and the weights [K, C/groups, taps·R, S] hold a kernel for each tap along the depth.
     """
+    taps = 1
+    if depth is not None:
+        taps = depth.taps
+        x = _stacked(x, depth)
     n, c, h, w = (int(d) for d in x.shape)
+    c //= taps
     k, cpg, r, s = (int(d) for d in weight.shape)
+    r //= taps
     if cpg * groups != c or k % groups:
         raise ShapeError(f"{c} input and {k} output channels do not fit {groups} groups of {cpg}")
     top, left, bottom, right = padding
+    down, across = input_stride
+    h, w = (h - 1) * down + 1, (w - 1) * across + 1
     oh = (h + top + bottom - dilation[0] * (r - 1) - 1) // stride[0] + 1
     ow = (w + left + right - dilation[1] * (s - 1) - 1) // stride[1] + 1
     if min(oh, ow) < 1:
         raise ShapeError(f"the kernel {r}x{s} does not fit the padded input {h}x{w}")
     kpg = k // groups
-    padded = te.compute(
-        (n, c, h + top + bottom, w + left + right),
-        lambda b, i, y, z: tirx.if_then_else(
-            tirx.all(y >= top, y < top + h, z >= left, z < left + w),
-            x[b, shuffled(i, c, input_shuffle), y - top, z - left],
-            tirx.const(0, str(x.dtype)),
-        ),
-        name="padded",
-    )
+
+    def pixel(b: Any, i: Any, y: Any, z: Any) -> Any:
+        inside = [y >= top, y < top + h, z >= left, z < left + w]
+        inside += [(y - top) % down == 0] * (down > 1) + [(z - left) % across == 0] * (across > 1)
+        at = (
+            b,
+            i // c * c + shuffled(i % c, c, input_shuffle),
+            (y - top) // down,
+            (z - left) // across,
+        )
+        return tirx.if_then_else(tirx.all(*inside), x[at], tirx.const(0, str(x.dtype)))
+
+    padded = te.compute((n, taps * c, h + top + bottom, w + left + right), pixel, name="padded")
     ic = te.reduce_axis((0, cpg), "ic")
+    kd = te.reduce_axis((0, taps), "kd")
     kh = te.reduce_axis((0, r), "kh")
     kw = te.reduce_axis((0, s), "kw")
     out = te.compute(
@@ -55,12 +94,12 @@ def conv2d(
         lambda b, o, y, z: te.sum(
             padded[
                 b,
-                o // kpg * cpg + ic,
+                kd * c + o // kpg * cpg + ic,
                 y * stride[0] + kh * dilation[0],
                 z * stride[1] + kw * dilation[1],
             ]
-            * weight[o, ic, kh, kw],
-            axis=[ic, kh, kw],
+            * weight[o, ic, kd * r + kh, kw],
+            axis=[kd, ic, kh, kw],
         ),
         name="conv2d",
     )
@@ -77,6 +116,21 @@ def conv2d(
         return apply_activation(value, activation)
 
     return te.compute(out.shape, finish, name="epilogue")
+
+
+def _stacked(x: te.Tensor, depth: Depth) -> te.Tensor:
+    """The slices each output slice reads as its channels: [N·OD, taps·C, H, W], zeros outside."""
+    n, c, h, w = (int(d) for d in x.shape)
+
+    def element(b: Any, i: Any, y: Any, z: Any) -> Any:
+        slot = b % depth.out_size * depth.stride + i // c * depth.dilation - depth.before
+        value = x[b // depth.out_size * depth.size + slot // depth.gap, i % c, y, z]
+        inside = [slot >= 0, slot <= (depth.size - 1) * depth.gap]
+        inside += [slot % depth.gap == 0] * (depth.gap > 1)
+        return tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, str(x.dtype)))
+
+    shape = (n // depth.size * depth.out_size, depth.taps * c, h, w)
+    return te.compute(shape, element, name="stacked")
 
 
 def shuffled(channel: Any, channels: int, groups: int) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import te, tirx
 
 from edgeconv.operators.broadcasting import static_shape
+from edgeconv.operators.convolution import apply_activation
 from edgeconv.operators.pooling import Ints, pad_spatial, window_sizes
 from edgeconv.operators.registry import Pattern, ShapeError, operator
 
@@ -36,6 +38,25 @@ def _correlate(
     return te.compute((shape[0], out_channels, *sizes), element, name="convolution")
 
 
+def _stuffed(x: te.Tensor, stride: Ints, before: Sequence[int], after: Sequence[int]) -> te.Tensor:
+    """x with its elements `stride` apart and zeros around; negative numbers of zeros cut it."""
+    shape, rank = static_shape(x), len(stride)
+    whole = [(d - 1) * s + 1 for d, s in zip(shape[2:], stride, strict=True)]
+    sizes = [w + b + a for w, b, a in zip(whole, before, after, strict=True)]
+    if min(sizes) < 1:
+        raise ShapeError(f"the padded input would have sizes {sizes}")
+
+    def element(n: Any, ch: Any, *at: Any) -> Any:
+        places = [at[i] - before[i] for i in range(rank)]
+        inside = []
+        for place, size, step in zip(places, whole, stride, strict=True):
+            inside += [place >= 0, place < size] + [place % step == 0] * (step > 1)
+        moved = (place // step for place, step in zip(places, stride, strict=True))
+        return tirx.if_then_else(tirx.all(*inside), x(n, ch, *moved), tirx.const(0, str(x.dtype)))
+
+    return te.compute((*shape[:2], *sizes), element, name="stuffed")
+
+
 def _add_bias(out: te.Tensor, bias: tuple[te.Tensor, ...]) -> te.Tensor:
     if not bias:
         return out
@@ -46,18 +67,34 @@ def _add_bias(out: te.Tensor, bias: tuple[te.Tensor, ...]) -> te.Tensor:
 def conv3d(
     x: te.Tensor,
     weight: te.Tensor,
-    *bias: te.Tensor,
+    *rest: te.Tensor,
     stride: Ints,
     padding: Ints,
     dilation: Ints,
     groups: int,
+    has_bias: bool = False,
+    has_residual: bool = False,
+    activation: tuple[str, tuple[tuple[str, Any], ...]] | None = None,
+    input_stride: Ints = (1, 1, 1),
 ) -> te.Tensor:
-    """x: [N, C, D, H, W]; weight: [K, C/groups, T, R, S]; bias: [K]; padding: begins, then ends."""
+    """activation(convolution + bias + residual), as `conv2d`; also for `input_stride`.
+
+    x: [N, C, D, H, W]; weight: [K, C/groups, T, R, S]; bias: [K]; padding: begins, then ends.
+    """
     shape, (k, cpg, *kernel) = static_shape(x), static_shape(weight)
     if cpg * groups != shape[1] or k % groups:
         raise ShapeError(f"{shape[1]} input and {k} output channels do not fit {groups} groups")
-    padded = pad_spatial(x, padding, tirx.const(0, str(x.dtype)))
-    return _add_bias(_correlate(padded, weight, k, tuple(kernel), stride, dilation, groups), bias)
+    padded = _stuffed(x, input_stride, padding[:3], padding[3:])
+    out = _correlate(padded, weight, k, tuple(kernel), stride, dilation, groups)
+    out = _add_bias(out, rest[:1] if has_bias else ())
+    if has_residual:
+        out = _map(out, lambda value, *at: value + rest[-1](*at))
+    return _map(out, lambda value, *at: apply_activation(value, activation)) if activation else out
+
+
+def _map(x: te.Tensor, f: Callable[..., Any]) -> te.Tensor:
+    """f(element, *index) of every element."""
+    return te.compute(x.shape, lambda *at: f(x(*at), *at), name="epilogue")
 
 
 def _conv_transpose(
@@ -83,20 +120,7 @@ def _conv_transpose(
     after = [
         dilation[i] * (kernel[i] - 1) - padding[rank + i] + output_padding[i] for i in range(rank)
     ]
-    sizes = [(shape[2 + i] - 1) * stride[i] + 1 + before[i] + after[i] for i in range(rank)]
-
-    def stuffed(n: Any, ch: Any, *at: Any) -> Any:
-        inside, moved = [], []
-        for i, y in enumerate(at):
-            place = y - before[i]
-            inside += [place >= 0, place < (shape[2 + i] - 1) * stride[i] + 1]
-            inside += [place % stride[i] == 0] * (stride[i] > 1)
-            moved.append(place // stride[i])
-        return tirx.if_then_else(tirx.all(*inside), x(n, ch, *moved), tirx.const(0, str(x.dtype)))
-
-    if min(sizes) < 1:
-        raise ShapeError(f"the output would have sizes {sizes}")
-    zeros = te.compute((*shape[:2], *sizes), stuffed, name="stuffed")
+    zeros = _stuffed(x, stride, before, after)
     per_group = c // groups
 
     def flipped(o: Any, ic: Any, *at: Any) -> Any:

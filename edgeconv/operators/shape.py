@@ -36,6 +36,25 @@ def transpose(x: te.Tensor, *, perm: tuple[int, ...]) -> te.Tensor:
     return te.compute([own[a] for a in perm], element, name="transpose")
 
 
+@operator("slices", Pattern.INJECTIVE)
+def slices(x: te.Tensor) -> te.Tensor:
+    """The slices of volumes [N, C, D, H, W] as images [N·D, C, H, W]."""
+    n, c, depth, h, w = static_shape(x)
+    return te.compute(
+        (n * depth, c, h, w), lambda i, *at: x(i // depth, at[0], i % depth, *at[1:]), name="slices"
+    )
+
+
+@operator("volumes", Pattern.INJECTIVE)
+def volumes(x: te.Tensor, *, depth: int) -> te.Tensor:
+    """Images [N·depth, C, H, W] as the slices of volumes [N, C, depth, H, W]."""
+    n, c, h, w = static_shape(x)
+    if n % depth:
+        raise ShapeError(f"{n} images are no volumes of {depth} slices")
+    shape = (n // depth, c, depth, h, w)
+    return te.compute(shape, lambda n, c, d, y, z: x(n * depth + d, c, y, z), name="volumes")
+
+
 @operator("concat", Pattern.INJECTIVE)
 def concat(*tensors: te.Tensor, axis: int) -> te.Tensor:
     """The tensors one after another along `axis`."""
