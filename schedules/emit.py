@@ -198,6 +198,16 @@ def scratch(name: str, shape: Sequence[int]) -> Any:
     return IRBuilder.name(name, T.sblock_alloc_buffer(tuple(shape), "float32", scope="global"))
 
 
+def run(start: Any, lanes: int) -> Any:
+    """`lanes` neighbouring indices from `start` on; TVM has no vectors of one lane."""
+    return start if lanes == 1 else tirx.Ramp(start, 1, lanes)
+
+
+def spread(value: Any, lanes: int) -> Any:
+    """A vector of `lanes` copies of a value."""
+    return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+
 def prefetch(element: Any, offset: Any) -> None:
     """Ask for the cache line `offset` bytes behind an element of a buffer, into the L2 cache.
 

@@ -120,7 +120,7 @@ def _quad(task: ConvTask, device: Device, lanes: int, vectors: int, per_group: b
     """Channels loaded together: a multiply-add can broadcast a lane of a register (AArch64's FMLA
     by element) where it can't broadcast from memory.
     """
-    if device.memory_operands:
+    if device.memory_operands or lanes == 1:
         return 1
     space = Space(task, Knobs(lanes, 1, 1, vectors, per_group, False, device.lanes))
     return device.lanes if space.adjacent else 1
@@ -298,7 +298,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
     """The kernel `(data, weight, [bias], [residual], out)`, one block a register tile."""
     conv, space = task.conv, Space(task, knobs)
     rows, columns, vectors, lanes = knobs.rows, knobs.columns, knobs.vectors, knobs.lanes
-    every = Ramp(0, 1, lanes)
+    every = emit.run(0, lanes)
 
     def body() -> None:
         operands = emit.conv_operands(
@@ -321,13 +321,13 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                     i, j, m = emit.all_spatial(tile, axes[2:])
                     with emit.init():
                         bias = operands.start(oc, m, every)
-                        start = bias if task.bias else tirx.Broadcast(bias, lanes)
+                        start = bias if task.bias else emit.spread(bias, lanes)
                         emit.store(acc, start, [i, j, m, every])
                     chunk, slot = space.data_channel(oc, cc, ci * knobs.quad)
                     y, x = operands.pixel(first_row + i, first_column + j, kh, kw)
                     image = operands.image(n, kh)
                     if knobs.quad == 1:
-                        value = tirx.Broadcast(operands.data[image, chunk, y, x, slot], lanes)
+                        value = emit.spread(operands.data[image, chunk, y, x, slot], lanes)
                     else:
                         quad = operands.data[image, chunk, y, x, Ramp(slot, 1, knobs.quad)]
                         value = tirx.Shuffle([quad], [k] * lanes)
