@@ -12,7 +12,7 @@ import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from edgeconv.schedules import grouped_conv2d, lane_groups, winograd
+from edgeconv.schedules import depthwise_blocks, depthwise_rows, grouped_conv2d, lane_groups, winograd
 from edgeconv.schedules.common import Mismatch
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
@@ -48,6 +48,8 @@ def _family(name: str, title: str, module: Any, *, exact: bool = True) -> Family
 FAMILIES: tuple[Family, ...] = (
     _family("grouped_spatial_pack", "Grouped Spatial Pack (Gibson et al. 2020)", grouped_conv2d),
     _family("lane_groups", "Several narrow groups in one vector, lanes permuted", lane_groups),
+    _family("depthwise_rows", "Depthwise on NCHW, vectors along the width", depthwise_rows),
+    _family("depthwise_blocks", "Depthwise in channel blocks, NCHW transposed", depthwise_blocks),
     _family("winograd", "Winograd F(4x4, 3x3)", winograd, exact=False),
 )
 

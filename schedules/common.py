@@ -9,6 +9,8 @@ from typing import Any
 
 from tvm import tirx
 
+from edgeconv.workload import ConvTask
+
 FMA_LATENCY = 4  # cycles; Zen 2–5, Skylake–Golden Cove and Cortex-A72–A78 all take 4
 LOADS_PER_CYCLE = 2
 L2_BYTES_PER_CYCLE = 20  # sustained beside multiply-adds; 32 B a cycle is the best case
@@ -24,6 +26,13 @@ class Mismatch:
 
     def __str__(self) -> str:
         return self.reason
+
+
+def lacks_halo(task: ConvTask) -> Mismatch | None:
+    """None if the input has a halo as wide as the padding."""
+    if all(h >= p for h, p in zip(task.data.halo, task.conv.padding, strict=True)):
+        return None
+    return Mismatch("the input has no zeros around it for the padding")
 
 
 def minimum(a: Any, b: Any) -> Any:

@@ -42,6 +42,7 @@ from edgeconv.schedules.common import (
     PARALLEL_MACS,
     Mismatch,
     ceil_div,
+    lacks_halo,
     minimum,
     tile_start,
 )
@@ -73,7 +74,7 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
     """None: every 2-D float32 convolution is supported."""
     if min(task.data.block, task.out.block) < 1:
         return Mismatch("data and output need a channel layout")
-    return None
+    return lacks_halo(task)
 
 
 def lanes_for(task: ConvTask, device: Device) -> int:

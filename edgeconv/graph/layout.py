@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.graph.row_major import row_major_nodes
 from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
 from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
@@ -25,10 +26,13 @@ _POOLS = ("max_pool2d", "avg_pool2d")
 
 @dataclass
 class Plan:
-    """Layouts of all values, which values share another's storage, and which want to be NHWC."""
+    """Layouts of all values, which values share another's storage, which want to be NHWC, and which
+    convolutions work row by row on NCHW.
+    """
 
     layouts: dict[Value, Layout] = field(default_factory=dict)
     nhwc: set[Value] = field(default_factory=set)
+    row_major: set[Node] = field(default_factory=set)
     aliases: dict[Value, Value] = field(default_factory=dict)
 
     def block(self, value: Value, lanes: int) -> int:
@@ -114,7 +118,8 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
 
 def choose_layouts(graph: Graph, lanes: int) -> Plan:
     """Decide all layouts; inserts `copy` nodes into the graph."""
-    plan = Plan(nhwc=_nhwc_values(graph, lanes))
+    convs = {node: conv_workload(node) for node in graph.nodes if is_scheduled_conv(node)}
+    plan = Plan(nhwc=_nhwc_values(graph, lanes), row_major=row_major_nodes(graph, convs))
     for value in graph.inputs:
         plan.layouts[value] = PLAIN
     consumers = graph.consumers()
@@ -132,7 +137,10 @@ def choose_layouts(graph: Graph, lanes: int) -> Plan:
         for value in node.inputs:
             if value.is_constant:
                 plan.layouts.setdefault(value, PLAIN)
-        if is_scheduled_conv(node):
+        if node in plan.row_major:
+            final = node.output in graph.outputs
+            plan.layouts[node.output] = PLAIN if final else Layout(1)
+        elif is_scheduled_conv(node):
             wanted = _conv_input_block(node, plan, lanes)
             if not _readable(graph, plan, node, wanted):
                 node.inputs[0] = copied(node.inputs[0], wanted)
@@ -251,6 +259,8 @@ def _widen_halos(graph: Graph, plan: Plan) -> None:
             continue
         value = node.inputs[0]
         layout = plan.layouts[value]
+        if node in plan.row_major and layout.is_plain:
+            continue  # this kernel pads in a scratch of its own
         plan.layouts[value] = layout.with_halo(_union([layout.halo, node.attrs["padding"]]))
 
 
