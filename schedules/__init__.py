@@ -12,7 +12,13 @@ import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from edgeconv.schedules import depthwise_blocks, depthwise_rows, grouped_conv2d, lane_groups, winograd
+from edgeconv.schedules import (
+    depthwise_blocks,
+    depthwise_rows,
+    grouped_conv2d,
+    lane_groups,
+    winograd,
+)
 from edgeconv.schedules.common import Mismatch
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask

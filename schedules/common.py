@@ -49,6 +49,22 @@ def tile_start(tile: Any, size: int, extent: int) -> Any:
     return tile * size if extent % size == 0 else minimum(tile * size, extent - size)
 
 
+def starts(extent: int, size: int) -> list[int]:
+    """Where pieces of `size` start that cover `extent`; the last overlaps its neighbour."""
+    return [tile_start(i, size, extent) for i in range(ceil_div(extent, size))]
+
+
+def tap_uses(
+    outputs: int, taps: int, stride: int, dilation: int
+) -> dict[int, list[tuple[int, int]]]:
+    """For every input position that is read, in order: the (output, tap) pairs that read it."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for i in range(outputs):
+        for tap in range(taps):
+            found.setdefault(i * stride + tap * dilation, []).append((i, tap))
+    return dict(sorted(found.items()))
+
+
 def ceil_div(a: int, b: int) -> int:
     """a / b rounded up."""
     return -(-a // b)

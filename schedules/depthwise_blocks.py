@@ -1,4 +1,4 @@
-"""Depthwise convolution with a channel in every lane; row-major neighbours are transposed on the way.
+"""Depthwise convolution, a channel in every lane; row-major neighbours are transposed on the way.
 
     parallel (n, vector of channels)
       strip of output rows
@@ -39,6 +39,8 @@ from edgeconv.schedules.common import (
     Mismatch,
     ceil_div,
     lacks_halo,
+    starts,
+    tap_uses,
     tile_start,
 )
 from edgeconv.schedules.relayout import transpose
@@ -46,6 +48,7 @@ from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 
 SCRATCH_BYTES = 1 << 17  # transposed input rows of a strip: a part of the second-level cache
+RESULT_BYTES = 1 << 14  # output rows of a strip that are still to be transposed
 STATIC_SQUARES = 16  # up to here the transposes of a map are unrolled, with constant addresses
 
 
@@ -80,8 +83,6 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
     if task.data.block == 1:
         if any(task.data.halo) or conv.height * conv.width < lanes:
             return Mismatch("a row-major input with a halo, or smaller than a vector")
-        if Space(task, Knobs(lanes, 1, 1, False)).strip == 0:
-            return Mismatch("rows narrower than a vector, and too many for scratch memory")
     elif (lack := lacks_halo(task)) is not None:
         return lack
     if task.out.block == 1 and (
@@ -94,11 +95,10 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
 
 
 def lanes_for(task: ConvTask, device: Device) -> int:
-    """Vector width: the blocks', or the device's if it has no more lanes than there are channels."""
-    block = max(task.data.block, task.out.block)
+    """Vector width: that of the blocks, else the device's, less for fewer channels."""
+    lanes, block = device.lanes, max(task.data.block, task.out.block)
     if block > 1:
-        return min(block, device.lanes)
-    lanes = device.lanes
+        return block if block < lanes and block & (block - 1) == 0 else lanes
     while lanes > 2 and lanes // 2 >= task.conv.out_channels:
         lanes //= 2
     return lanes
@@ -113,8 +113,6 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
             tile = rows * columns
             if tile > (registers * 2) // 3:
                 break
-            if Space(task, Knobs(lanes, rows, columns, False)).strip == 0:
-                continue
             if tile * taps <= MAX_UNROLLED_FMAS:
                 yield Knobs(lanes, rows, columns, True)
             yield Knobs(lanes, rows, columns, False)
@@ -135,7 +133,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         loads = len(space.row_uses()) * len(space.column_uses())
     busy = max(fmas / device.fma_ports, (loads + r * s) / LOADS_PER_CYCLE, FMA_LATENCY * r * s)
     tiles = space.strips * space.row_tiles * space.column_tiles * (busy + 12 + 2 * pixels)
-    vector = 2.0 * (knobs.lanes.bit_length() - 1)  # cycles of a vector of a transposed square
+    vector = 1.25 * (knobs.lanes.bit_length() - 1)  # cycles of a vector of a transposed square
     moved = 0.0
     if space.from_planes:
         moved += space.filled * vector
@@ -158,13 +156,12 @@ class Space:
         reach = (conv.out_width - 1) * self.sx + (self.taps[1] - 1) * self.dx + 1
         self.pitch = max(reach, conv.padding[1] + conv.width)
         by_rows = ceil_div(conv.width, lanes) * lanes
-        whole = self._rows_of(conv.out_height) * self.pitch * lanes * 4 <= SCRATCH_BYTES
+        row = self.pitch * lanes * 4
+        whole = self._rows_of(conv.out_height) * row <= SCRATCH_BYTES or conv.width < lanes
         # rows are cut into vectors each for itself unless that wastes much of them
         wasteful = conv.width < lanes or by_rows > 1.2 * conv.width
         self.flat = self.from_planes and whole and wasteful
         self.strip = self._strip(whole)
-        if self.strip == 0:
-            return
         self.strips = ceil_div(conv.out_height, self.strip)
         self.strip_rows = self._rows_of(self.strip)
         self.row_tiles = ceil_div(self.strip, knobs.rows)
@@ -178,38 +175,29 @@ class Space:
         return (strip - 1) * self.sy + (self.taps[0] - 1) * self.dy + 1
 
     def _strip(self, whole: bool) -> int:
-        """Output rows of a strip; 0 if there is no way."""
-        conv, lanes = self.conv, self.knobs.lanes
-        if not self.from_planes or whole:
-            if not self.to_planes or conv.out_height * conv.out_width * lanes * 4 <= SCRATCH_BYTES:
-                return conv.out_height
-        if self.from_planes and not whole and conv.width < lanes:
-            return 0
-        rows, strip = self.knobs.rows, conv.out_height
-        row = max(self.pitch * self.sy * self.from_planes, conv.out_width * self.to_planes)
-        fixed = self._rows_of(1) * self.pitch * lanes * 4 if self.from_planes else 0
-        strip = max(SCRATCH_BYTES - fixed, 0) // (row * lanes * 4)
+        """Output rows of a strip: as many as scratch memory may hold."""
+        conv, lanes, rows = self.conv, self.knobs.lanes, self.knobs.rows
+        strip = conv.out_height
+        if self.from_planes and whole:
+            return strip
+        if self.from_planes:
+            row = self.pitch * lanes * 4
+            spare = max(SCRATCH_BYTES - self._rows_of(1) * row, 0)
+            strip = spare // (row * self.sy)
+        elif self.to_planes:
+            strip = RESULT_BYTES // (conv.out_width * lanes * 4)
         strip = max(strip // rows, 1) * rows
-        while strip * conv.out_width < lanes:
+        while strip * conv.out_width < lanes:  # a strip is at least one square
             strip += rows
         return min(strip, conv.out_height)
 
     def row_uses(self) -> dict[int, list[tuple[int, int]]]:
         """For every input row of a tile that is read: the (output row, kh) that read it."""
-        return uses(self.knobs.rows, self.taps[0], self.sy, self.dy)
+        return tap_uses(self.knobs.rows, self.taps[0], self.sy, self.dy)
 
     def column_uses(self) -> dict[int, list[tuple[int, int]]]:
         """For every input column of a tile that is read: the (output column, kw) that read it."""
-        return uses(self.knobs.columns, self.taps[1], self.sx, self.dx)
-
-
-def uses(outputs: int, taps: int, stride: int, dilation: int) -> dict[int, list[tuple[int, int]]]:
-    """For every input position that is read, in order: the (output, tap) pairs that read it."""
-    found: dict[int, list[tuple[int, int]]] = {}
-    for i in range(outputs):
-        for tap in range(taps):
-            found.setdefault(i * stride + tap * dilation, []).append((i, tap))
-    return dict(sorted(found.items()))
+        return tap_uses(self.knobs.columns, self.taps[1], self.sx, self.dx)
 
 
 def _in_lanes(values: np.ndarray, lanes: int) -> np.ndarray:
@@ -335,7 +323,7 @@ class _Kernel:
             y = first * space.sy + r - top
 
             def copy() -> None:
-                for x in _starts(conv.width, lanes):
+                for x in starts(conv.width, lanes):
                     for k, pixel in enumerate(self._planes(n, v, y * conv.width + x)):
                         emit.store(self.pixels, pixel, [r, x + left + k, self.every])
 
@@ -393,9 +381,7 @@ class _Kernel:
         """The vectors of one column of the filters."""
         return [T.Bind(self.weight[v, kw, kh, self.every]) for kh in range(self.space.taps[0])]
 
-    def _pixel(
-        self, n: Any, v: Any, first: Any, row: Any, r: int, column: Any, c: Any
-    ) -> Any:
+    def _pixel(self, n: Any, v: Any, first: Any, row: Any, r: int, column: Any, c: Any) -> Any:
         """Input pixel (r, c) of the tile at (row, column) of a strip."""
         conv, space = self.conv, self.space
         y, x = row * space.sy + r, column * space.sx + c
@@ -426,11 +412,6 @@ class _Kernel:
         if self.residual is not None:
             value = value + self.residual[at]
         emit.store(self.out, apply_activation(value, self.task.activation), list(at))
-
-
-def _starts(extent: int, size: int) -> list[int]:
-    """Where pieces of `size` start that cover `extent`; the last overlaps its neighbour."""
-    return [tile_start(i, size, extent) for i in range(ceil_div(extent, size))]
 
 
 def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:

@@ -24,8 +24,7 @@ past their rows' ends, from a scratch plane or from a buffer with slack, and sto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,12 +44,18 @@ from edgeconv.schedules.common import (
     PARALLEL_MACS,
     Mismatch,
     ceil_div,
+    starts,
+    tap_uses,
     tile_start,
 )
+from edgeconv.schedules.depthwise_direct import Direct
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 
-SCRATCH_SHARE = 2  # scratch planes may fill this part of the first-level cache
+SCRATCH_BYTES = 24 << 10  # scratch planes of a strip: they stay in the first-level cache
+MOST_DIRECT_TAPS = 25  # beyond it every column of the filter in the code would be too much of it
+CROSSING = 1.6  # loads that one vector across two cache lines counts as, on average
+COPY_CYCLES = 4.0  # for each vector that goes through a scratch plane
 MOST_CHANNELS = 16  # channels that share one scratch, whose rim is zeroed once
 
 
@@ -107,7 +112,7 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
             tile = rows * columns
             if tile > device.vector_registers // 2:
                 break
-            if tile * taps <= 2 * MAX_UNROLLED_FMAS:
+            if taps <= MOST_DIRECT_TAPS and tile * taps <= 2 * MAX_UNROLLED_FMAS:
                 yield Knobs(lanes, rows, columns, True, False)
             if tile * taps <= MAX_UNROLLED_FMAS:
                 yield Knobs(lanes, rows, columns, True, True)
@@ -120,14 +125,33 @@ def default_knobs(task: ConvTask, device: Device) -> Knobs:
 
 
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
-    """Cycles of one core."""
-    space = Space(task, knobs)
-    (r, s) = task.conv.kernel_size
+    """Cycles of one core: per tile multiply-adds and shuffles, or loads, most of which cross two
+    cache lines; for scratch planes also the copy.
+    """
+    conv, space = task.conv, Space(task, knobs)
+    r, s = conv.kernel_size
     fmas = knobs.rows * knobs.columns * r * s
-    loads = space.input_rows * knobs.columns * s
-    busy = max(fmas / device.fma_ports, loads * 2 / LOADS_PER_CYCLE, FMA_LATENCY * r * s)
-    tiles = space.out_planes * space.strips * space.row_tiles * space.column_tiles
-    return tiles * (busy + 12 + 2 * knobs.rows * knobs.columns)
+    operands = space.input_rows * knobs.columns * s
+    latency, loads = FMA_LATENCY * r * s, operands * CROSSING / LOADS_PER_CYCLE
+    shuffled = 0.0
+    if not knobs.scratch:
+        crosses = space.sx > 1 or space.vectors == 1
+        shuffled = operands if crosses else operands / space.vectors / 2
+        loads = loads * 4 / 3 if space.sx > 1 else loads
+    held = r * s if knobs.unroll_kw else r  # weights that wait in registers
+    spare = 6 if space.sx == 1 else 10  # loads, and the indices of shuffles
+    if knobs.rows * knobs.columns + held + spare > device.vector_registers:
+        loads += fmas / LOADS_PER_CYCLE  # they are loaded for each product instead
+    busy = max((fmas + shuffled) / device.fma_ports, loads, latency)
+    tiles = space.strips * space.row_tiles * space.column_tiles
+    overhead = 8 + 2 * knobs.rows * knobs.columns + (0 if knobs.unroll_kw else 2 * s)
+    if knobs.columns < space.vectors:
+        overhead += 2 * space.input_rows  # whole rows arrive in one stream
+    cycles = space.out_planes * tiles * (busy + overhead)
+    if space.copied:
+        vectors = space.strip_rows * space.sx * ceil_div(conv.width, knobs.lanes * space.sx)
+        cycles += conv.batch * conv.in_channels * space.strips * vectors * COPY_CYCLES
+    return cycles
 
 
 class Space:
@@ -139,7 +163,7 @@ class Space:
         (self.sy, self.sx), (self.dy, self.dx) = conv.stride, conv.dilation
         self.taps = conv.kernel_size
         self.multiplier = conv.out_channels_per_group
-        lanes, (top, left, bottom, right) = knobs.lanes, conv.padding
+        lanes, left = knobs.lanes, conv.padding[1]
         halo = task.data.halo
         rim = all(h >= p for h, p in zip(halo, conv.padding, strict=True))
         narrow = conv.out_width < lanes and not any(halo)
@@ -166,24 +190,18 @@ class Space:
         """Output rows of a strip: all, or as many as scratch planes may hold."""
         if not self.copied:
             return self.conv.out_height
-        row = self.pitch * self.sx * 4
-        limit = 24 * 1024  # bytes
-        strip = max(limit // row - self.row_reach, 0) // self.sy
-        rows = self.knobs.rows
-        strip = min(max(strip // rows, 1) * rows, self.conv.out_height)
-        return strip
+        row, rows = self.pitch * self.sx * 4, self.knobs.rows
+        strip = max(SCRATCH_BYTES // row - self.row_reach, 0) // self.sy
+        return min(max(strip // rows, 1) * rows, self.conv.out_height)
 
     def _run(self) -> int:
+        """Channels that share scratch planes: a divisor of all."""
         groups = self.conv.groups
         return max(d for d in range(1, MOST_CHANNELS + 1) if groups % d == 0)
 
     def uses(self) -> dict[int, list[tuple[int, int]]]:
         """For every input row of a tile that is read: the (output row, kh) that read it."""
-        found: dict[int, list[tuple[int, int]]] = {}
-        for i in range(self.knobs.rows):
-            for kh in range(self.taps[0]):
-                found.setdefault(i * self.sy + kh * self.dy, []).append((i, kh))
-        return dict(sorted(found.items()))
+        return tap_uses(self.knobs.rows, self.taps[0], self.sy, self.dy)
 
     def column(self, vector: Any) -> Any:
         """First output column of a vector; the last overlaps its neighbour."""
@@ -243,11 +261,9 @@ class Kernel:
             n, run = emit.all_spatial(grid, axes)
             self.acc = emit.local("acc", (self.knobs.rows, self.knobs.columns, self.lanes))
             if space.copied:
-                self.scratch = emit.local(
-                    "planes", (space.sx * space.strip_rows * space.pitch,)
-                )
+                self.scratch = emit.local("planes", (space.sx * space.strip_rows * space.pitch,))
                 with T.serial(0, space.sx * space.strip_rows * space.pitch // self.lanes) as z:
-                    emit.store(self.scratch, self._zero(), [self._ramp(z * self.lanes)])
+                    emit.store(self.scratch, self._zero(), [self.ramp(z * self.lanes)])
             if not knobs.scratch:
                 with T.serial(0, space.run * space.multiplier) as c:
                     channel = run * (space.run * space.multiplier) + c
@@ -278,7 +294,7 @@ class Kernel:
                 with T.Else():
                     with T.serial(0, space.sx * space.pitch // self.lanes) as z:
                         base = r * space.sx * space.pitch
-                        emit.store(self.scratch, self._zero(), [self._ramp(base + z * self.lanes)])
+                        emit.store(self.scratch, self._zero(), [self.ramp(base + z * self.lanes)])
 
     def _copy_row(self, row: list[Any], offset: int, r: Any) -> None:
         conv, space = self.conv, self.space
@@ -288,20 +304,20 @@ class Kernel:
             lanes //= 2
         if space.sx == 1:
             for x in starts(conv.width, lanes):
-                value = self.data[(*row, self._ramp(offset + x, lanes))]
-                emit.store(self.scratch, value, [self._ramp(base + space.origin + x, lanes)])
+                value = self.data[(*row, self.ramp(offset + x, lanes))]
+                emit.store(self.scratch, value, [self.ramp(base + space.origin + x, lanes)])
             return
         if conv.width == 1:
             self._put(base, 0, self.data[(*row, offset)], 1)
             return
         for x in starts(conv.width, 2 * lanes):
-            low = T.Bind(self.data[(*row, self._ramp(offset + x, lanes))])
-            high = T.Bind(self.data[(*row, self._ramp(offset + x + lanes, lanes))])
+            low = T.Bind(self.data[(*row, self.ramp(offset + x, lanes))])
+            high = T.Bind(self.data[(*row, self.ramp(offset + x + lanes, lanes))])
             for odd in (0, 1):
                 picked = list(range(odd, 2 * lanes, 2))
                 self._put(base, x + odd, tirx.Shuffle([low, high], picked), lanes)
 
-    def _ramp(self, start: Any, lanes: int | None = None) -> Any:
+    def ramp(self, start: Any, lanes: int | None = None) -> Any:
         lanes = self.lanes if lanes is None else lanes
         return Ramp(start, 1, lanes) if lanes > 1 else start
 
@@ -311,7 +327,7 @@ class Kernel:
         padded = x + self.conv.padding[1]
         phase, index = padded % 2, padded // 2 - self._left()
         at = base + phase * space.pitch + space.origin + index
-        emit.store(self.scratch, value, [self._ramp(at, lanes)])
+        emit.store(self.scratch, value, [self.ramp(at, lanes)])
 
     def _left(self) -> int:
         """Scratch columns of a phase before `origin` that stand for padding."""
@@ -325,19 +341,19 @@ class Kernel:
             halo = self.task.data.halo
             y = first * space.sy + row + (halo[0] - conv.padding[0])
             x = column + shift + (halo[1] - conv.padding[1])
-            return self.data[n, group, y, self._ramp(x)]
+            return self.data[n, group, y, self.ramp(x)]
         phase, index = shift % space.sx, shift // space.sx
         at = (row * space.sx + phase) * space.pitch + space.origin - self._left() + index
-        return self.scratch[self._ramp(at + column)]
+        return self.scratch[self.ramp(at + column)]
 
     def _strip(self, n: Any, group: Any, channel: Any, first: Any) -> None:
         """All register tiles of a strip."""
-        conv, space, knobs = self.conv, self.space, self.knobs
+        space, knobs = self.space, self.knobs
         start = tirx.const(0.0, "float32") if self.bias is None else self.bias[channel]
         start = T.Bind(tirx.Broadcast(start, self.lanes))
         weights = {}
         if knobs.unroll_kw:
-            weights = {kw: self._weights(channel, kw) for kw in range(space.taps[1])}
+            weights = {kw: self.weights(channel, kw) for kw in range(space.taps[1])}
         with T.serial(0, space.row_tiles) as t, T.serial(0, space.column_tiles) as q:
             top = tile_start(t, knobs.rows, space.strip)
             vector = tile_start(q, knobs.columns, space.vectors)
@@ -361,24 +377,24 @@ class Kernel:
                     taps(kw, weights[kw])
             else:
                 with T.serial(0, space.taps[1]) as kw:
-                    taps(kw, self._weights(channel, kw))
+                    taps(kw, self.weights(channel, kw))
             for i in range(knobs.rows):
                 for j, column in enumerate(columns):
-                    self._finish(n, channel, first + top + i, column, (i, j))
+                    self.finish(n, channel, first + top + i, column, (i, j))
 
-    def _weights(self, channel: Any, kw: Any) -> list[Any]:
+    def weights(self, channel: Any, kw: Any) -> list[Any]:
         """The vectors of one column of the filter."""
         return [
             T.Bind(tirx.Broadcast(self.weight[channel, kw, kh], self.lanes))
             for kh in range(self.space.taps[0])
         ]
 
-    def _finish(self, n: Any, channel: Any, row: Any, column: Any, at: tuple[int, int]) -> None:
+    def finish(self, n: Any, channel: Any, row: Any, column: Any, at: tuple[int, int]) -> None:
         """Store activation(acc + residual); where a row is narrower than a vector, in parts."""
         width = self.conv.out_width
         value = self.acc[(*at, self.every)]
         if width >= self.lanes:
-            self._store(value, n, channel, row, self._ramp(column))
+            self._store(value, n, channel, row, self.ramp(column))
             return
         lanes = self.lanes
         while lanes > width:
@@ -388,174 +404,13 @@ class Kernel:
                 self._store(tirx.Shuffle([value], [x]), n, channel, row, x)
             else:
                 part = tirx.Shuffle([value], list(range(x, x + lanes)))
-                self._store(part, n, channel, row, self._ramp(x, lanes))
+                self._store(part, n, channel, row, self.ramp(x, lanes))
 
     def _store(self, value: Any, n: Any, channel: Any, row: Any, column: Any) -> None:
         if self.residual is not None:
             value = value + self.residual[n, channel, row, column]
         value = apply_activation(value, self.task.activation)
         emit.store(self.out, value, [n, channel, row, column])
-
-
-@dataclass(frozen=True)
-class Run:
-    """Tiles that share their code: `count` of them, the first at `start`, each `size` further."""
-
-    start: int
-    count: int
-    inside: bool
-
-
-def runs(extent: int, size: int, is_inside: Callable[[int], bool]) -> list[Run]:
-    """The tiles over `extent`, those that touch no border gathered into loops."""
-    found: list[Run] = []
-    for start in starts(extent, size):
-        last = found[-1] if found else None
-        if is_inside(start) and last and last.inside and start == last.start + last.count * size:
-            found[-1] = Run(last.start, last.count + 1, True)
-        else:
-            found.append(Run(start, 1, is_inside(start)))
-    return found
-
-
-class Direct:
-    """One channel without scratch: tiles at the border leave out what lies beyond it."""
-
-    def __init__(self, kernel: Kernel, n: Any, channel: Any) -> None:
-        self.kernel, self.n, self.channel = kernel, n, channel
-        self.conv, self.space, self.knobs = kernel.conv, kernel.space, kernel.knobs
-        conv, halo = kernel.conv, kernel.task.data.halo
-        self.halo = halo
-        self.first_row, self.end_row = -halo[0], conv.height + halo[2]
-        self.first_column, self.end_column = -halo[1], conv.width + halo[3]
-        self.lanes = kernel.lanes
-        self.load = kernel.lanes  # lanes of a load: no more than a row has
-        while self.load > self.end_column - self.first_column:
-            self.load //= 2
-
-    def emit(self) -> None:
-        """All register tiles."""
-        conv, space, knobs, kernel = self.conv, self.space, self.knobs, self.kernel
-        start = tirx.const(0.0, "float32") if kernel.bias is None else kernel.bias[self.channel]
-        self.start = T.Bind(tirx.Broadcast(start, self.lanes))
-        self.weights = [kernel._weights(self.channel, kw) for kw in range(space.taps[1])]
-        reach = (knobs.rows - 1) * space.sy + space.row_reach
-        rows = runs(
-            conv.out_height,
-            knobs.rows,
-            lambda y: self.first_row <= y * space.sy - conv.padding[0]
-            and y * space.sy - conv.padding[0] + reach < self.end_row,
-        )
-        columns = runs(space.vectors, knobs.columns, self._is_inside)
-        for row in rows:
-            with ExitStack() as loops:
-                y = self._position(loops, row, knobs.rows)
-                for column in columns:
-                    with ExitStack() as inner:
-                        vector = self._position(inner, column, knobs.columns)
-                        self._tile(y, row.inside, vector, column.inside)
-
-    @staticmethod
-    def _position(loops: ExitStack, run: Run, size: int) -> Any:
-        if run.count == 1:
-            return run.start
-        return run.start + loops.enter_context(T.serial(0, run.count)) * size
-
-    def _is_inside(self, vector: int) -> bool:
-        """Whether all that a tile of vectors reads lies in the row, and no vector overlaps."""
-        space, lanes = self.space, self.lanes
-        first = vector * lanes * space.sx - self.conv.padding[1]
-        first -= first % space.sx
-        end = (vector + self.knobs.columns) * lanes
-        last = end * space.sx - self.conv.padding[1] + (space.taps[1] - 1) * space.dx
-        return end <= self.conv.out_width and first >= self.first_column and last <= self.end_column
-
-    def _tile(self, y: Any, rows_inside: bool, vector: Any, columns_inside: bool) -> None:
-        space, knobs, kernel, conv = self.space, self.knobs, self.kernel, self.conv
-        acc, every = kernel.acc, kernel.every
-        if columns_inside:
-            columns = [(vector + j) * self.lanes for j in range(knobs.columns)]
-        else:
-            columns = [space.column(vector + j) for j in range(knobs.columns)]
-        for i in range(knobs.rows):
-            for j in range(knobs.columns):
-                emit.store(acc, self.start, [i, j, every])
-        for r, uses in space.uses().items():
-            row = y * space.sy + r - conv.padding[0]
-            if not rows_inside and not self.first_row <= row < self.end_row:
-                continue
-            group = self.channel // space.multiplier
-            self.row = (self.n, group, row + self.halo[0])
-            self.loaded: dict[Any, Any] = {}
-            for kw in range(space.taps[1]):
-                for j, column in enumerate(columns):
-                    x = self._inside(column, kw) if columns_inside else self._clipped(column, kw)
-                    if x is None:
-                        continue
-                    x = T.Bind(x)
-                    for i, kh in uses:
-                        value = acc[i, j, every] + x * self.weights[kw][kh]
-                        emit.store(acc, value, [i, j, every])
-        for i in range(knobs.rows):
-            for j, column in enumerate(columns):
-                kernel._finish(self.n, self.channel, y + i, column, (i, j))
-
-    def _load(self, key: Any, start: Any) -> Any:
-        """The vector of a row from a column on; each is loaded once a tile and row."""
-        if key not in self.loaded:
-            lanes = self.load
-            at = self.kernel._ramp(start + self.halo[1], lanes)
-            self.loaded[key] = T.Bind(self.kernel.data[(*self.row, at)])
-        return self.loaded[key]
-
-    def _inside(self, column: Any, kw: int) -> Any:
-        """What tap kw reads for the output columns of a tile inside the row."""
-        space, lanes = self.space, self.lanes
-        first = kw * space.dx - self.conv.padding[1]
-        if space.sx == 1:
-            return self._load((column, first), column + first)
-        start, odd = first - first % 2, first % 2
-        low, high = (
-            self._load((column, start + k), column * 2 + start + k) for k in (0, lanes)
-        )
-        return tirx.Shuffle([low, high], list(range(odd, 2 * lanes, 2)))
-
-    def _clipped(self, column: int, kw: int) -> Any | None:
-        """The same where taps may lie beyond the row: they read zero. None if all of them do."""
-        space, lanes, load = self.space, self.lanes, self.load
-        low, high = self.first_column, self.end_column
-        first = column * space.sx + kw * space.dx - self.conv.padding[1]
-        used = min(lanes, self.conv.out_width - column)
-        wanted = [first + i * space.sx for i in range(used)]
-        valid = [c for c in wanted if low <= c < high]
-        if not valid:
-            return None
-        if space.sx == 1 and len(valid) == used and first + lanes <= high and load == lanes:
-            return self._load(first, first)
-        a = min(max(valid[0] - (valid[0] % space.sx), low), high - load)
-        b = min(a + load, high - load)
-        single = valid[-1] < a + load
-        zero = tirx.Broadcast(tirx.const(0.0, "float32"), load)
-        sources = [self._load(a, a), zero if single else self._load(b, b)]
-        index, blend = [], []
-        for i in range(lanes):
-            c = wanted[min(i, used - 1)]
-            if not low <= c < high:
-                index.append(load if single else 0)
-                blend.append(lanes)
-            else:
-                index.append(c - a if c < a + load else load + c - b)
-                blend.append(i)
-        shuffled = tirx.Shuffle(sources, index)
-        if single or lanes not in blend:
-            return shuffled
-        zero = tirx.Broadcast(tirx.const(0.0, "float32"), lanes)
-        return tirx.Shuffle([T.Bind(shuffled), zero], blend)
-
-
-def starts(extent: int, size: int) -> list[int]:
-    """Where pieces of `size` start that cover `extent`; the last overlaps its neighbour."""
-    return [tile_start(i, size, extent) for i in range(ceil_div(extent, size))]
 
 
 def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:

@@ -3,7 +3,8 @@
 Convolutions want channels in blocks of the vector width (NCHW{L}c) with a halo as wide as their
 padding; pooling, elementwise and other operators follow their operands. A copy appears only where a
 convolution reads a value nobody can write in its layout: a graph input, or the row-major result of
-another operator. A residual lies in the blocks of the output it is added to. First layers (few
+another operator; depthwise convolutions read and write row-major maps themselves (see
+depthwise_layout). A residual lies in the blocks of the output it is added to. First layers (few
 channels) read NCHW.
 """
 
@@ -12,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from edgeconv.graph import depthwise_layout
 from edgeconv.graph.ir import Graph, Node, Value
-from edgeconv.graph.row_major import row_major_nodes
 from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
 from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
@@ -26,13 +27,10 @@ _POOLS = ("max_pool2d", "avg_pool2d")
 
 @dataclass
 class Plan:
-    """Layouts of all values, which values share another's storage, which want to be NHWC, and which
-    convolutions work row by row on NCHW.
-    """
+    """Layouts of all values, which values share another's storage, and which want to be NHWC."""
 
     layouts: dict[Value, Layout] = field(default_factory=dict)
     nhwc: set[Value] = field(default_factory=set)
-    row_major: set[Node] = field(default_factory=set)
     aliases: dict[Value, Value] = field(default_factory=dict)
 
     def block(self, value: Value, lanes: int) -> int:
@@ -118,8 +116,7 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
 
 def choose_layouts(graph: Graph, lanes: int) -> Plan:
     """Decide all layouts; inserts `copy` nodes into the graph."""
-    convs = {node: conv_workload(node) for node in graph.nodes if is_scheduled_conv(node)}
-    plan = Plan(nhwc=_nhwc_values(graph, lanes), row_major=row_major_nodes(graph, convs))
+    plan = Plan(nhwc=_nhwc_values(graph, lanes))
     for value in graph.inputs:
         plan.layouts[value] = PLAIN
     consumers = graph.consumers()
@@ -137,14 +134,11 @@ def choose_layouts(graph: Graph, lanes: int) -> Plan:
         for value in node.inputs:
             if value.is_constant:
                 plan.layouts.setdefault(value, PLAIN)
-        if node in plan.row_major:
-            final = node.output in graph.outputs
-            plan.layouts[node.output] = PLAIN if final else Layout(1)
-        elif is_scheduled_conv(node):
-            wanted = _conv_input_block(node, plan, lanes)
-            if not _readable(graph, plan, node, wanted):
-                node.inputs[0] = copied(node.inputs[0], wanted)
+        if is_scheduled_conv(node):
             plan.layouts[node.output] = _conv_output(node, plan, consumers, lanes)
+            wanted = _conv_input_block(node, plan, lanes)
+            if not _readable(graph, plan, node, wanted, lanes):
+                node.inputs[0] = copied(node.inputs[0], wanted)
             block = conv_layout(node.output, plan).block
             if node.attrs.get("has_residual"):
                 if conv_layout(node.inputs[-1], plan).block != block:
@@ -191,12 +185,14 @@ def _conv_input_block(node: Node, plan: Plan, lanes: int) -> int:
     return 1 if few else plan.block(value, lanes)
 
 
-def _readable(graph: Graph, plan: Plan, node: Node, block: int) -> bool:
+def _readable(graph: Graph, plan: Plan, node: Node, block: int, lanes: int) -> bool:
     """Whether the convolution can read its input where it lies, given that halos can still grow."""
     value = node.inputs[0]
     layout = plan.layouts[value]
     if not layout.is_plain:
         return plan.root(value) is value or not any(node.attrs["padding"])
+    if depthwise_layout.accepts(conv_workload(node), 0, plan.layouts[node.output].block, lanes):
+        return True
     if any(node.attrs["padding"]):
         return False
     if value.shape[2:] == (1, 1):
@@ -206,10 +202,31 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int) -> bool:
 
 
 def _conv_output(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: int) -> Layout:
-    value = node.output
-    if any(reader.op == "rows" for reader in consumers.get(value, [])):
+    value, readers = node.output, consumers.get(node.output, [])
+    if any(reader.op == "rows" for reader in readers):
         return Layout(value.shape[1])
+    if _writes_rows(node, plan, readers, lanes):
+        return PLAIN
     return Layout(plan.block(value, lanes)) if _is_image(value) else PLAIN
+
+
+def _writes_rows(node: Node, plan: Plan, readers: list[Node], lanes: int) -> bool:
+    """Whether a depthwise convolution should leave row-major maps: to the caller, or to its like
+    when it reads such maps itself.
+    """
+    conv, data = conv_workload(node), plan.layouts[node.inputs[0]]
+    if not readers:
+        return depthwise_layout.accepts(conv, data.block, 0, lanes)
+    workloads = [
+        conv_workload(reader)
+        for reader in readers
+        if is_scheduled_conv(reader) and reader.inputs[0] is node.output
+    ]
+    return (
+        data.is_plain
+        and len(workloads) == len(readers)
+        and all(depthwise_layout.prefers_rows(c, lanes) for c in (conv, *workloads))
+    )
 
 
 def _place(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: int) -> None:
@@ -259,8 +276,8 @@ def _widen_halos(graph: Graph, plan: Plan) -> None:
             continue
         value = node.inputs[0]
         layout = plan.layouts[value]
-        if node in plan.row_major and layout.is_plain:
-            continue  # this kernel pads in a scratch of its own
+        if layout.is_plain:
+            continue  # a depthwise kernel pads on its own
         plan.layouts[value] = layout.with_halo(_union([layout.halo, node.attrs["padding"]]))
 
 
