@@ -141,7 +141,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     held = r * s if knobs.unroll_kw else r  # weights that wait in registers
     spare = 6 if space.sx == 1 else 10  # loads, and the indices of shuffles
     if knobs.rows * knobs.columns + held + spare > device.vector_registers:
-        loads += fmas / LOADS_PER_CYCLE  # they are loaded for each product instead
+        loads += fmas / LOADS_PER_CYCLE / 2  # some are loaded for each product instead
     busy = max((fmas + shuffled) / device.fma_ports, loads, latency)
     tiles = space.strips * space.row_tiles * space.column_tiles
     overhead = 8 + 2 * knobs.rows * knobs.columns + (0 if knobs.unroll_kw else 2 * s)
