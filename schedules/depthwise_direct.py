@@ -163,6 +163,7 @@ class Direct:
         single = valid[-1] < a + load
         zero = tirx.Broadcast(tirx.const(0.0, "float32"), load)
         sources = [self._load(a, a), zero if single else self._load(b, b)]
+        sources += [zero] * (lanes // load - 2)  # a shuffle makes no more lanes than it has
         index, blend = [], []
         for i in range(lanes):
             c = wanted[min(i, used - 1)]

@@ -107,12 +107,14 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
     conv, lanes = task.conv, lanes_for(task, device)
     taps = conv.kernel_size[0] * conv.kernel_size[1]
+    halo = task.data.halo
+    direct = taps <= MOST_DIRECT_TAPS and halo[1] + conv.width + halo[3] > 1  # a row is a vector
     for rows in range(1, min(8, conv.out_height) + 1):
         for columns in range(1, ceil_div(conv.out_width, lanes) + 1):
             tile = rows * columns
             if tile > device.vector_registers // 2:
                 break
-            if taps <= MOST_DIRECT_TAPS and tile * taps <= 2 * MAX_UNROLLED_FMAS:
+            if direct and tile * taps <= 2 * MAX_UNROLLED_FMAS:
                 yield Knobs(lanes, rows, columns, True, False)
             if tile * taps <= MAX_UNROLLED_FMAS:
                 yield Knobs(lanes, rows, columns, True, True)
