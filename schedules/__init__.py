@@ -12,7 +12,14 @@ import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from edgeconv.schedules import grouped_conv2d, lane_groups, planar_pointwise, winograd
+from edgeconv.schedules import (
+    depthwise_blocks,
+    depthwise_rows,
+    grouped_conv2d,
+    lane_groups,
+    planar_pointwise,
+    winograd,
+)
 from edgeconv.schedules.common import Mismatch
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
@@ -63,6 +70,8 @@ FAMILIES: tuple[Family, ...] = (
         slices=True,
     ),
     _family("planar_pointwise", "Matrix product on NCHW maps", planar_pointwise),
+    _family("depthwise_rows", "Depthwise on NCHW, vectors along the width", depthwise_rows),
+    _family("depthwise_blocks", "Depthwise in channel blocks, NCHW transposed", depthwise_blocks),
     _family("winograd", "Winograd F(4x4, 3x3)", winograd, exact=False),
 )
 

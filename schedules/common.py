@@ -10,7 +10,7 @@ from typing import Any
 
 from tvm import tirx
 
-from edgeconv.workload import Conv2d
+from edgeconv.workload import Conv2d, ConvTask
 
 FMA_LATENCY = 4  # cycles; Zen 2–5, Skylake–Golden Cove and Cortex-A72–A78 all take 4
 L2_BYTES_PER_CYCLE = 20  # sustained beside multiply-adds; 32 B a cycle is the best case
@@ -29,6 +29,13 @@ class Mismatch:
         return self.reason
 
 
+def lacks_halo(task: ConvTask) -> Mismatch | None:
+    """None if the input has a halo as wide as the padding."""
+    if all(h >= p for h, p in zip(task.data.halo, task.conv.padding, strict=True)):
+        return None
+    return Mismatch("the input has no zeros around it for the padding")
+
+
 def minimum(a: Any, b: Any) -> Any:
     """min of two ints, or of expressions."""
     if isinstance(a, int) and isinstance(b, int):
@@ -41,6 +48,31 @@ def tile_start(tile: Any, size: int, extent: int) -> Any:
     short.
     """
     return tile * size if extent % size == 0 else minimum(tile * size, extent - size)
+
+
+def is_partial(task: ConvTask) -> Mismatch | None:
+    """None if the task reads a whole input and writes a whole output without gaps."""
+    if task.place is not None:
+        return Mismatch("the output has gaps")
+    if min(task.conv.padding) < 0:
+        return Mismatch("the input is cut")
+    return None
+
+
+def starts(extent: int, size: int) -> list[int]:
+    """Where pieces of `size` start that cover `extent`; the last overlaps its neighbour."""
+    return [tile_start(i, size, extent) for i in range(ceil_div(extent, size))]
+
+
+def tap_uses(
+    outputs: int, taps: int, stride: int, dilation: int
+) -> dict[int, list[tuple[int, int]]]:
+    """For every input position that is read, in order: the (output, tap) pairs that read it."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for i in range(outputs):
+        for tap in range(taps):
+            found.setdefault(i * stride + tap * dilation, []).append((i, tap))
+    return dict(sorted(found.items()))
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -46,6 +46,7 @@ from edgeconv.schedules.common import (
     Mismatch,
     ceil_div,
     held_pixels,
+    lacks_halo,
     minimum,
     tile_start,
 )
@@ -80,7 +81,7 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
     """None: every 2-D float32 convolution is supported."""
     if min(task.data.block, task.out.block) < 1:
         return Mismatch("data and output need a channel layout")
-    return None
+    return lacks_halo(task)
 
 
 def lanes_for(task: ConvTask, device: Device) -> int:

@@ -40,6 +40,7 @@ from edgeconv.schedules.common import (
     Mismatch,
     ceil_div,
     held_pixels,
+    lacks_halo,
     tile_start,
 )
 from edgeconv.targets import Device
@@ -75,7 +76,7 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
         return Mismatch("shuffled input channels do not lie side by side")
     if not list(_widths(task, device)):
         return Mismatch(f"vectors of whole groups straddle blocks of {task.data.block} channels")
-    return None
+    return lacks_halo(task)
 
 
 def _widths(task: ConvTask, device: Device) -> Iterator[int]:

@@ -41,6 +41,7 @@ from edgeconv.schedules.common import (
     PARALLEL_MACS,
     Mismatch,
     ceil_div,
+    is_partial,
     tile_start,
 )
 from edgeconv.targets import Device
@@ -73,8 +74,8 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
     conv = task.conv
     if not conv.is_pointwise or conv.stride != (1, 1) or any(conv.padding):
         return Mismatch("only 1x1 kernels of stride 1 without padding")
-    if task.place is not None:
-        return Mismatch("the output has gaps")
+    if (partial := is_partial(task)) is not None:
+        return partial
     if conv.input_shuffle != 1:
         return Mismatch("shuffled input channels do not follow each other")
     layouts = [task.data, task.out, *([] if task.residual is None else [task.residual])]

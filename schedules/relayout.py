@@ -81,11 +81,11 @@ def build(
                     planes[plane(i, tirx.min(start + k, last) if c % lanes else start + k, first)]
                     for k in range(lanes)
                 ]
-                for k, vector in enumerate(_transpose(vectors, lanes)):
+                for k, vector in enumerate(transpose(vectors, lanes)):
                     emit.store(blocks, vector, list(pixel(i, start, first + k)))
                 return
             vectors = [blocks[pixel(i, start, first + k)] for k in range(lanes)]
-            for k, vector in enumerate(_transpose(vectors, lanes)):
+            for k, vector in enumerate(transpose(vectors, lanes)):
                 if nhwc or c % lanes == 0:
                     emit.store(planes, vector, list(plane(i, start + k, first)))
                     continue
@@ -117,7 +117,7 @@ def _parameters(
     return (declared[0], declared[1]) if target.block > 1 else (declared[1], declared[0])
 
 
-def _transpose(vectors: list[Any], lanes: int) -> list[Any]:
+def transpose(vectors: list[Any], lanes: int) -> list[Any]:
     """The transpose of a square of vectors, each round bound to names so that nothing repeats."""
     half = lanes // 2
     low = [x for i in range(half) for x in (i, lanes + i)]

@@ -3,7 +3,8 @@
 Convolutions want channels in blocks of the vector width (NCHW{L}c) with a halo as wide as their
 padding; pooling, elementwise and other operators follow their operands. A copy appears only where a
 convolution reads a value nobody can write in its layout: a graph input, or the row-major result of
-another operator. A residual lies in the blocks of the output it is added to. First layers (few
+another operator; depthwise convolutions read and write row-major maps themselves (see
+depthwise_layout). A residual lies in the blocks of the output it is added to. First layers (few
 channels) read NCHW.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from edgeconv.graph import depthwise_layout
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.parts import Part, parts, rim
 from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
@@ -128,10 +130,10 @@ def choose_layouts(graph: Graph, lanes: int) -> Plan:
             if value.is_constant:
                 plan.layouts.setdefault(value, PLAIN)
         if is_scheduled_conv(node):
-            wanted = _conv_input_block(node, plan, lanes)
-            if not _readable(graph, plan, node, wanted):
-                node.inputs[0] = copied(node.inputs[0], wanted)
             plan.layouts[node.output] = _conv_output(node, plan, consumers, lanes)
+            wanted = _conv_input_block(node, plan, lanes)
+            if not _readable(graph, plan, node, wanted, lanes):
+                node.inputs[0] = copied(node.inputs[0], wanted)
             block = conv_layout(node.output, plan).block
             if node.attrs.get("has_residual"):
                 if conv_layout(node.inputs[-1], plan).block != block:
@@ -192,12 +194,17 @@ def _conv_input_block(node: Node, plan: Plan, lanes: int) -> int:
     return 1 if few else plan.block(value, lanes)
 
 
-def _readable(graph: Graph, plan: Plan, node: Node, block: int) -> bool:
+def _readable(graph: Graph, plan: Plan, node: Node, block: int, lanes: int) -> bool:
     """Whether the convolution can read its input where it lies, given that halos can still grow."""
     value = node.inputs[0]
     layout = plan.layouts[value]
     if not layout.is_plain:
         return plan.root(value) is value or not any(rim(node))
+    conv = _single(node)
+    if conv is not None and depthwise_layout.accepts(
+        conv, 0, plan.layouts[node.output].block, lanes
+    ):
+        return True
     if any(rim(node)):
         return False
     if value.shape[2:] == (1, 1):
@@ -207,10 +214,42 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int) -> bool:
 
 
 def _conv_output(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: int) -> Layout:
-    value = node.output
-    if any(reader.op == "rows" for reader in consumers.get(value, [])):
+    value, readers = node.output, consumers.get(node.output, [])
+    if any(reader.op == "rows" for reader in readers):
         return Layout(value.shape[1])
+    if _writes_rows(node, plan, readers, lanes):
+        return PLAIN
     return Layout(plan.block(value, lanes)) if _is_image(value) else PLAIN
+
+
+def _single(node: Node) -> Conv2d | None:
+    """The convolution of a node that is one, neither parts of a map nor slices of volumes."""
+    first, *others = parts(node)
+    whole = not others and first.place is None and first.conv.slices is None
+    return first.conv if whole and min(first.conv.padding) >= 0 else None
+
+
+def _writes_rows(node: Node, plan: Plan, readers: list[Node], lanes: int) -> bool:
+    """Whether a depthwise convolution should leave row-major maps: to the caller, or to its like
+    when it reads such maps itself.
+    """
+    conv, data = _single(node), plan.layouts[node.inputs[0]]
+    if conv is None:
+        return False
+    if not readers:
+        return depthwise_layout.accepts(conv, data.block, 0, lanes)
+    workloads = [
+        _single(reader)
+        for reader in readers
+        if is_scheduled_conv(reader) and reader.inputs[0] is node.output
+    ]
+    return (
+        data.is_plain
+        and len(workloads) == len(readers)
+        and all(
+            c is not None and depthwise_layout.prefers_rows(c, lanes) for c in (conv, *workloads)
+        )
+    )
 
 
 def _place(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: int) -> None:
@@ -260,6 +299,8 @@ def _widen_halos(graph: Graph, plan: Plan) -> None:
         if value is None:
             continue
         layout = plan.layouts[value]
+        if layout.is_plain:
+            continue  # a depthwise kernel pads on its own
         if is_scheduled_conv(node):
             plan.layouts[value] = layout.with_halo(_union([layout.halo, rim(node)]))
         elif node.op == "fold" and layout.block > 1:

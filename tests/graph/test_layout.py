@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from edgeconv.graph.ir import Graph
+from edgeconv.graph.depthwise_layout import accepts
+from edgeconv.graph.ir import Graph, Value
 from edgeconv.graph.layout import Plan, block_for, choose_layouts
 from edgeconv.graph.pipeline import optimise
 from edgeconv.layout import PLAIN, Layout
+from edgeconv.workload import Conv2d
 from tests.graph.graphs import Maker, Unchanged, ops
 
 LANES = [4, 8, 16]
@@ -147,3 +151,51 @@ def test_block_sizes() -> None:
         4, 4, 4, 8, 8, 16, 16, 16, 16,
     ]  # fmt: skip
     assert block_for(100, 4) == 4
+
+
+def depthwise(maker: Maker, x: Value, **attrs: Any) -> Value:
+    """A 3x3 depthwise convolution."""
+    return maker.conv(x, x.shape[1], groups=x.shape[1], **attrs)
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("channels", [2, 20, 32])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_lone_depthwise_convolution_needs_no_copy(lanes: int, channels: int, stride: int) -> None:
+    maker = Maker()
+    graph = maker.done(depthwise(maker, maker.input(1, channels, 9, 9), stride=stride))
+    plan = planned(graph, lanes)
+    assert ops(graph) == ["conv2d"]
+    assert plan.layouts[graph.inputs[0]] == PLAIN
+
+
+@pytest.mark.parametrize("size", [9, 32])
+def test_a_chain_of_depthwise_convolutions_needs_no_copy(size: int) -> None:
+    """Wide maps stay rows throughout; narrow ones are transposed at the ends."""
+    maker = Maker()
+    y = maker.input(1, 32, size, size)
+    for _ in range(3):
+        y = depthwise(maker, y)
+    graph = maker.done(y)
+    plan = planned(graph, 16)
+    assert ops(graph) == ["conv2d"] * 3
+    blocks = [plan.layouts[n.output].block for n in graph.nodes]
+    assert blocks == ([0, 0, 0] if size == 32 else [16, 16, 0])
+
+
+def test_depthwise_next_to_pointwise_works_in_its_blocks() -> None:
+    maker = Maker()
+    y = depthwise(maker, maker.input(1, 32, 32, 32))
+    y = depthwise(maker, maker.conv(y, 32, 1))
+    graph = maker.done(y)
+    plan = planned(graph, 16)
+    assert ops(graph) == ["conv2d"] * 3
+    assert [plan.layouts[n.output].block for n in graph.nodes] == [16, 16, 0]
+
+
+def test_depthwise_of_one_pixel_or_a_shuffle_keeps_its_copies() -> None:
+    assert not accepts(Conv2d(1, 32, 1, 1, 32, (1, 1), groups=32), 0, 0, 16)
+    shuffled = Conv2d(1, 32, 8, 8, 32, (1, 1), groups=32, input_shuffle=2)
+    assert not accepts(shuffled, 0, 0, 16)
+    assert not accepts(Conv2d(1, 32, 8, 8, 32, (1, 1), (1, 3), groups=32), 0, 0, 16)
+    assert not accepts(Conv2d(1, 32, 8, 8, 64, (1, 1), groups=32), 0, 16, 16)

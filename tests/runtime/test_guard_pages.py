@@ -69,6 +69,14 @@ CONVOLUTIONS = """
                 maker = ModelMaker()
                 x = maker.input("x", 2, c, size, size)
                 yield maker.model(maker.node("Relu", maker.conv(x, c, k, r, groups=g)))
+        for c, height, width, stride in (
+            (20, 9, 7, 1), (33, 6, 21, 2), (16, 5, 40, 1), (5, 3, 3, 1),
+        ):
+            for dilation in (1, 2):
+                maker = ModelMaker()
+                x = maker.input("x", 1, c, height, width)
+                y = maker.conv(x, c, c, 3, groups=c, stride=stride, dilation=dilation)
+                yield maker.model(y)
 """
 
 CHAINS = """

@@ -1,0 +1,429 @@
+"""Depthwise convolution, a channel in every lane; row-major neighbours are transposed on the way.
+
+    parallel (n, vector of channels)
+      strip of output rows
+        pixels = the strip's input rows, transposed, zero around the map      scratch, if NCHW
+        row tile → column tile
+          acc[rows, columns, lanes] = bias                                    registers
+          input row → input column: one vector, multiplied into every output pixel it reaches
+          out = activation(acc + residual)
+        out planes = the strip's output, transposed                           if NCHW
+
+Loops run over *input* pixels: each is loaded once for all taps and output rows that need it. Large
+filters keep the horizontal tap as a loop.
+
+Layouts: data and out are NCHW{L}c, or NCHW without halo. Either way channels come in vectors of L;
+lanes behind the last channel hold a copy of it. A row-major map is transposed in squares of
+`lanes` channels × `lanes` pixels, in the cache, which saves a pass over memory for each side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.s_tir import Schedule
+from tvm.tirx import Ramp
+from tvm.tirx.script import builder as T
+
+from edgeconv.operators.convolution import apply_activation
+from edgeconv.schedules import emit
+from edgeconv.schedules.common import (
+    FMA_LATENCY,
+    MAX_UNROLLED_FMAS,
+    PARALLEL_MACS,
+    Mismatch,
+    ceil_div,
+    is_partial,
+    lacks_halo,
+    starts,
+    tap_uses,
+    tile_start,
+)
+from edgeconv.schedules.relayout import transpose
+from edgeconv.targets import Device
+from edgeconv.workload import ConvTask
+
+SCRATCH_BYTES = 1 << 17  # transposed input rows of a strip: a part of the second-level cache
+RESULT_BYTES = 1 << 14  # output rows of a strip that are still to be transposed
+STATIC_SQUARES = 16  # up to here the transposes of a map are unrolled, with constant addresses
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """Tunable choices.
+
+    Attributes:
+        lanes: float32 lanes of the vectors: channels of a block.
+        rows, columns: output pixels of a register tile.
+        unroll_kw: whether the horizontal taps are unrolled into the body.
+    """
+
+    lanes: int
+    rows: int
+    columns: int
+    unroll_kw: bool
+
+
+def supports(task: ConvTask, device: Device) -> Mismatch | None:
+    """One channel a group in and out, in blocks that are vectors or in whole row-major maps."""
+    conv = task.conv
+    if not conv.is_depthwise or conv.out_channels != conv.in_channels:
+        return Mismatch("a group has more than one channel")
+    if conv.input_shuffle > 1:
+        return Mismatch("shuffled input channels")
+    if (partial := is_partial(task)) is not None:
+        return partial
+    lanes = lanes_for(task, device)
+    if {task.data.block, task.out.block} - {1, lanes}:
+        return Mismatch(f"blocks are not vectors of {lanes}")
+    if task.residual is not None and task.residual.block != task.out.block:
+        return Mismatch("the residual lies in other blocks than the output")
+    if task.data.block == 1:
+        if any(task.data.halo) or conv.height * conv.width < lanes:
+            return Mismatch("a row-major input with a halo, or smaller than a vector")
+    elif (lack := lacks_halo(task)) is not None:
+        return lack
+    if task.out.block == 1 and (
+        any(task.out.halo)
+        or conv.out_height * conv.out_width < lanes
+        or (task.residual is not None and any(task.residual.halo))
+    ):
+        return Mismatch("a row-major output with a halo, or smaller than a vector")
+    return None
+
+
+def lanes_for(task: ConvTask, device: Device) -> int:
+    """Vector width: that of the blocks, else the device's, less for fewer channels."""
+    lanes, block = device.lanes, max(task.data.block, task.out.block)
+    if block > 1:
+        return block if block < lanes and block & (block - 1) == 0 else lanes
+    while lanes > 2 and lanes // 2 >= task.conv.out_channels:
+        lanes //= 2
+    return lanes
+
+
+def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
+    """Every legal setting: the space both the default and the tuner choose from."""
+    conv, lanes, registers = task.conv, lanes_for(task, device), device.vector_registers
+    taps = conv.kernel_size[0] * conv.kernel_size[1]
+    for rows in range(1, min(8, conv.out_height) + 1):
+        for columns in range(1, conv.out_width + 1):
+            tile = rows * columns
+            if tile > (registers * 2) // 3:
+                break
+            if tile * taps <= MAX_UNROLLED_FMAS:
+                yield Knobs(lanes, rows, columns, True)
+            yield Knobs(lanes, rows, columns, False)
+
+
+def default_knobs(task: ConvTask, device: Device) -> Knobs:
+    """The candidate with the least estimated cycles (`estimate`)."""
+    return min(candidates(task, device), key=lambda knobs: estimate(task, knobs, device))
+
+
+def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
+    """Cycles of one core."""
+    conv, space = task.conv, Space(task, knobs)
+    (r, s), pixels = conv.kernel_size, knobs.rows * knobs.columns
+    fmas = pixels * r * s
+    loads = len(space.row_uses()) * knobs.columns * s
+    if knobs.unroll_kw:
+        loads = len(space.row_uses()) * len(space.column_uses())
+    busy = max(fmas / device.fma_ports, (loads + r * s) / device.load_ports, FMA_LATENCY * r * s)
+    tiles = space.strips * space.row_tiles * space.column_tiles * (busy + 12 + 2 * pixels)
+    vector = 1.25 * (knobs.lanes.bit_length() - 1)  # cycles of a vector of a transposed square
+    moved = 0.0
+    if space.from_planes:
+        moved += space.filled * vector
+    if space.to_planes:
+        moved += space.strips * space.out_squares * knobs.lanes * vector
+    return conv.batch * space.runs * (tiles + moved)
+
+
+class Space:
+    """How maps fall into strips and tiles."""
+
+    def __init__(self, task: ConvTask, knobs: Knobs) -> None:
+        conv = task.conv
+        self.task, self.knobs, self.conv = task, knobs, conv
+        self.from_planes, self.to_planes = task.data.block == 1, task.out.block == 1
+        (self.sy, self.sx), (self.dy, self.dx) = conv.stride, conv.dilation
+        self.taps = conv.kernel_size
+        self.runs = ceil_div(conv.out_channels, knobs.lanes)
+        lanes = knobs.lanes
+        reach = (conv.out_width - 1) * self.sx + (self.taps[1] - 1) * self.dx + 1
+        self.pitch = max(reach, conv.padding[1] + conv.width)
+        by_rows = ceil_div(conv.width, lanes) * lanes
+        row = self.pitch * lanes * 4
+        whole = self._rows_of(conv.out_height) * row <= SCRATCH_BYTES or conv.width < lanes
+        # rows are cut into vectors each for itself unless that wastes much of them
+        wasteful = conv.width < lanes or by_rows > 1.2 * conv.width
+        self.flat = self.from_planes and whole and wasteful
+        self.strip = self._strip(whole)
+        self.strips = ceil_div(conv.out_height, self.strip)
+        self.strip_rows = self._rows_of(self.strip)
+        self.row_tiles = ceil_div(self.strip, knobs.rows)
+        self.column_tiles = ceil_div(conv.out_width, knobs.columns)
+        self.out_squares = ceil_div(self.strip * conv.out_width, lanes)
+        squares = ceil_div(conv.height * conv.width, lanes)
+        self.filled = squares * lanes if self.flat else self.strips * self.strip_rows * by_rows
+
+    def _rows_of(self, strip: int) -> int:
+        """Input rows that a strip of output rows reads."""
+        return (strip - 1) * self.sy + (self.taps[0] - 1) * self.dy + 1
+
+    def _strip(self, whole: bool) -> int:
+        """Output rows of a strip: as many as scratch memory may hold."""
+        conv, lanes, rows = self.conv, self.knobs.lanes, self.knobs.rows
+        strip = conv.out_height
+        if self.from_planes and whole:
+            return strip
+        if self.from_planes:
+            row = self.pitch * lanes * 4
+            spare = max(SCRATCH_BYTES - self._rows_of(1) * row, 0)
+            strip = spare // (row * self.sy)
+        elif self.to_planes:
+            strip = RESULT_BYTES // (conv.out_width * lanes * 4)
+        strip = max(strip // rows, 1) * rows
+        while strip * conv.out_width < lanes:  # a strip is at least one square
+            strip += rows
+        return min(strip, conv.out_height)
+
+    def row_uses(self) -> dict[int, list[tuple[int, int]]]:
+        """For every input row of a tile that is read: the (output row, kh) that read it."""
+        return tap_uses(self.knobs.rows, self.taps[0], self.sy, self.dy)
+
+    def column_uses(self) -> dict[int, list[tuple[int, int]]]:
+        """For every input column of a tile that is read: the (output column, kw) that read it."""
+        return tap_uses(self.knobs.columns, self.taps[1], self.sx, self.dx)
+
+
+def _in_lanes(values: np.ndarray, lanes: int) -> np.ndarray:
+    """[K, …] as [vector, …, lane], the last channel repeated."""
+    k = values.shape[0]
+    index = np.minimum(np.arange(ceil_div(k, lanes) * lanes), k - 1).reshape(-1, lanes)
+    return np.ascontiguousarray(np.moveaxis(values[index], 1, -1))
+
+
+def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray:
+    """OIHW [K, 1, R, S] to [vector, S, R, lane]."""
+    return _in_lanes(weight[:, 0].transpose(0, 2, 1), knobs.lanes)
+
+
+def pack_bias(task: ConvTask, knobs: Knobs, bias: np.ndarray) -> np.ndarray:
+    """[K] to [vector, lane]."""
+    return _in_lanes(bias, knobs.lanes)
+
+
+def _flat_planes(name: str, shape: tuple[int, ...]) -> Any:
+    """A parameter: row-major maps [N, C, pixel]; a caller's memory is aligned to one float."""
+    n, c, h, w = shape
+    return T.arg(name, tirx.decl_buffer((n, c, h * w), "float32", name=name, data_alignment=4))
+
+
+class _Kernel:
+    """Emits the kernel's statements."""
+
+    def __init__(self, task: ConvTask, knobs: Knobs) -> None:
+        self.task, self.knobs, self.conv = task, knobs, task.conv
+        self.space = Space(task, knobs)
+        self.lanes, self.every = knobs.lanes, Ramp(0, 1, knobs.lanes)
+
+    def emit(self) -> None:
+        """Parameters, and the loops over channels and strips."""
+        conv, space, task, lanes = self.conv, self.space, self.task, self.lanes
+        in_shape = (conv.batch, conv.in_channels, conv.height, conv.width)
+        shape = conv.output_shape
+        if space.from_planes:
+            self.data = _flat_planes("data", in_shape)
+        else:
+            self.data = emit.whole("data", in_shape, task.data)
+        self.weight = emit.buffer("weight", (space.runs, space.taps[1], space.taps[0], lanes))
+        self.bias = emit.buffer("bias", (space.runs, lanes)) if task.bias else None
+        self.residual = None
+        if space.to_planes:
+            if task.residual is not None:
+                self.residual = _flat_planes("residual", shape)
+            self.out = _flat_planes("out", shape)
+        else:
+            if task.residual is not None:
+                self.residual = emit.interior("residual", shape, task.residual)
+            self.out = emit.interior("out", shape, task.out)
+        grid = dict(n=conv.batch, v=space.runs)
+        with emit.loops(**grid) as axes, emit.block("tile"):
+            n, v = emit.all_spatial(grid, axes)
+            self.acc = emit.local("acc", (self.knobs.rows, self.knobs.columns, lanes))
+            if space.from_planes:
+                self.pixels = emit.scratch("pixels", (space.strip_rows, space.pitch, lanes))
+                self._zero_rim()
+            if space.to_planes:
+                self.result = emit.scratch("result", (space.strip * conv.out_width, lanes))
+            with T.serial(0, space.strips) as strip:
+                first = tile_start(strip, space.strip, conv.out_height)
+                if space.from_planes:
+                    self._fill(n, v, first)
+                self._tiles(n, v, first)
+                if space.to_planes:
+                    self._flush(n, v, first)
+
+    def _zero(self, row: Any, column: Any) -> None:
+        zero = tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes)
+        emit.store(self.pixels, zero, [row, column, self.every])
+
+    def _zero_rim(self) -> None:
+        """Zero what no input pixel is copied to."""
+        conv, space = self.conv, self.space
+        left, right = conv.padding[1], conv.padding[1] + conv.width
+        with T.serial(0, space.strip_rows) as r:
+            for column in (*range(left), *range(right, space.pitch)):
+                self._zero(r, column)
+        if space.strips > 1:
+            return  # rows are zeroed as they come
+        top = conv.padding[0]
+        for start, stop in ((0, top), (top + conv.height, space.strip_rows)):
+            if stop > start:
+                with T.grid(stop - start, space.pitch) as (r, column):
+                    self._zero(start + r, column)
+
+    def _planes(self, n: Any, v: Any, first: Any) -> list[Any]:
+        """`lanes` pixels from number `first` on of each channel of a vector, transposed."""
+        lanes, last = self.lanes, self.conv.out_channels - 1
+        vectors = []
+        for k in range(lanes):
+            channel = v * lanes + k
+            if self.conv.out_channels % lanes:
+                channel = tirx.min(channel, last)
+            vectors.append(self.data[n, channel, Ramp(first, 1, lanes)])
+        return transpose(vectors, lanes)
+
+    def _fill(self, n: Any, v: Any, first: Any) -> None:
+        """Transpose the input rows of a strip into scratch."""
+        conv, space, lanes = self.conv, self.space, self.lanes
+        top, left = conv.padding[:2]
+        if space.flat:
+            count = conv.height * conv.width
+            static = ceil_div(count, lanes) <= STATIC_SQUARES
+
+            def square(start: Any) -> None:
+                for k, pixel in enumerate(self._planes(n, v, start)):
+                    row, column = (start + k) // conv.width, (start + k) % conv.width
+                    if not static or row + top < space.strip_rows:
+                        emit.store(self.pixels, pixel, [row + top, column + left, self.every])
+
+            if static:
+                for i in range(ceil_div(count, lanes)):
+                    square(tile_start(i, lanes, count))
+            else:
+                with T.serial(0, ceil_div(count, lanes)) as i:
+                    square(tile_start(i, lanes, count))
+            return
+        with T.serial(0, space.strip_rows) as r:
+            y = first * space.sy + r - top
+
+            def copy() -> None:
+                for x in starts(conv.width, lanes):
+                    for k, pixel in enumerate(self._planes(n, v, y * conv.width + x)):
+                        emit.store(self.pixels, pixel, [r, x + left + k, self.every])
+
+            with T.If(tirx.all(y >= 0, y < conv.height)):
+                with T.Then():
+                    copy()
+                with T.Else(), T.serial(0, space.pitch) as column:
+                    self._zero(r, column)
+
+    def _tiles(self, n: Any, v: Any, first: Any) -> None:
+        """All register tiles of a strip."""
+        conv, space, knobs = self.conv, self.space, self.knobs
+        tile = [(i, j) for i in range(knobs.rows) for j in range(knobs.columns)]
+        weights = {}
+        if knobs.unroll_kw:
+            weights = {kw: self._weights(v, kw) for kw in range(space.taps[1])}
+        with T.serial(0, space.row_tiles) as t, T.serial(0, space.column_tiles) as q:
+            row = tile_start(t, knobs.rows, space.strip)
+            column = tile_start(q, knobs.columns, conv.out_width)
+            start = tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes)
+            start = T.Bind(start if self.bias is None else self.bias[v, self.every])
+            for i, j in tile:
+                emit.store(self.acc, start, [i, j, self.every])
+
+            def add(x: Any, i: int, j: int, weight: Any) -> None:
+                value = self.acc[i, j, self.every] + x * weight
+                emit.store(self.acc, value, [i, j, self.every])
+
+            if knobs.unroll_kw:
+                for r, rows in space.row_uses().items():
+                    for c, columns in space.column_uses().items():
+                        x = T.Bind(self._pixel(n, v, first, row, r, column, c))
+                        for j, kw in columns:
+                            for i, kh in rows:
+                                add(x, i, j, weights[kw][kh])
+            else:
+                with T.serial(0, space.taps[1]) as kw:
+                    vectors = self._weights(v, kw)
+                    for r, rows in space.row_uses().items():
+                        for j in range(knobs.columns):
+                            c = j * space.sx + kw * space.dx
+                            x = T.Bind(self._pixel(n, v, first, row, r, column, c))
+                            for i, kh in rows:
+                                add(x, i, j, vectors[kh])
+            for i, j in tile:
+                value = self.acc[i, j, self.every]
+                if space.to_planes:
+                    at = (row + i) * conv.out_width + column + j
+                    emit.store(self.result, value, [at, self.every])
+                else:
+                    at = (n, v, first + row + i, column + j, self.every)
+                    self._finish(value, at)
+
+    def _weights(self, v: Any, kw: Any) -> list[Any]:
+        """The vectors of one column of the filters."""
+        return [T.Bind(self.weight[v, kw, kh, self.every]) for kh in range(self.space.taps[0])]
+
+    def _pixel(self, n: Any, v: Any, first: Any, row: Any, r: int, column: Any, c: Any) -> Any:
+        """Input pixel (r, c) of the tile at (row, column) of a strip."""
+        conv, space = self.conv, self.space
+        y, x = row * space.sy + r, column * space.sx + c
+        if space.from_planes:
+            return self.pixels[y, x, self.every]
+        halo = self.task.data.halo
+        y = y + first * space.sy + (halo[0] - conv.padding[0])
+        return self.data[n, v, y, x + (halo[1] - conv.padding[1]), self.every]
+
+    def _flush(self, n: Any, v: Any, first: Any) -> None:
+        """Transpose the output rows of a strip into the planes."""
+        conv, lanes = self.conv, self.lanes
+        count = self.space.strip * conv.out_width
+        with T.serial(0, ceil_div(count, lanes)) as i:
+            start = T.Bind(tile_start(i, lanes, count))
+            vectors = [self.result[start + k, self.every] for k in range(lanes)]
+            for k, plane in enumerate(transpose(vectors, lanes)):
+                channel = v * lanes + k
+                at = (n, channel, Ramp(first * conv.out_width + start, 1, lanes))
+                if conv.out_channels % lanes == 0:
+                    self._finish(plane, at)
+                    continue
+                with T.If(channel < conv.out_channels), T.Then():
+                    self._finish(plane, at)
+
+    def _finish(self, value: Any, at: tuple[Any, ...]) -> None:
+        """Store activation(value + residual)."""
+        if self.residual is not None:
+            value = value + self.residual[at]
+        emit.store(self.out, apply_activation(value, self.task.activation), list(at))
+
+
+def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
+    """The kernel `(data, weight, [bias], [residual], out)`, one block a vector of channels."""
+    return emit.prim_func("depthwise_blocks", _Kernel(task, knobs).emit)
+
+
+def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
+    """Parallel over vectors of channels; the body is written as it is to run."""
+    outer = sch.fuse(*sch.get_loops(sch.get_sblock("tile")))
+    if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
+        sch.parallel(outer)
+    return sch
