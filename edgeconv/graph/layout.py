@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from edgeconv.graph import depthwise_layout
+from edgeconv.graph import depthwise_layout, pointwise_layout
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.parts import Part, parts, rim
 from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
@@ -130,6 +130,7 @@ def choose_layouts(graph: Graph, lanes: int) -> Plan:
             if value.is_constant:
                 plan.layouts.setdefault(value, PLAIN)
         if is_scheduled_conv(node):
+            _skip_pixels(graph, node, plan, nodes)
             plan.layouts[node.output] = _conv_output(node, plan, consumers, lanes)
             wanted = _conv_input_block(node, plan, lanes)
             if not _readable(graph, plan, node, wanted, lanes):
@@ -181,6 +182,28 @@ def _copy(graph: Graph, value: Value, nodes: list[Node]) -> Value:
     return copy.output
 
 
+def _skip_pixels(graph: Graph, node: Node, plan: Plan, nodes: list[Node]) -> None:
+    """Let a strided pointwise convolution of a row-major map read a copy of the pixels it uses."""
+    value, conv = node.inputs[0], _single(node)
+    if conv is None or not conv.is_pointwise or conv.stride == (1, 1) or any(conv.padding):
+        return
+    if not plan.layouts[value].is_plain or value.shape[2:] == (1, 1):
+        return
+    pixels = graph.make(
+        "slice",
+        [value],
+        name=f"{value.name}.pixels",
+        source=node.source,
+        begin=(0, 0, 0, 0),
+        size=(*value.shape[:2], conv.out_height, conv.out_width),
+        step=(1, 1, *conv.stride),
+    )
+    nodes.append(pixels)
+    plan.layouts[pixels.output] = PLAIN
+    node.inputs[0] = pixels.output
+    node.attrs["stride"] = (1, 1)
+
+
 def _conv_input_block(node: Node, plan: Plan, lanes: int) -> int:
     """Block of the input a convolution wants."""
     value = node.inputs[0]
@@ -200,11 +223,12 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int, lanes: int) -> b
     layout = plan.layouts[value]
     if not layout.is_plain:
         return plan.root(value) is value or not any(rim(node))
-    conv = _single(node)
-    if conv is not None and depthwise_layout.accepts(
-        conv, 0, plan.layouts[node.output].block, lanes
-    ):
-        return True
+    conv, out = _single(node), plan.layouts[node.output]
+    if conv is not None:
+        if depthwise_layout.accepts(conv, 0, out.block, lanes):
+            return True
+        if _is_image(node.output) and out.is_plain and pointwise_layout.accepts(conv, lanes):
+            return True
     if any(rim(node)):
         return False
     if value.shape[2:] == (1, 1):
@@ -230,14 +254,15 @@ def _single(node: Node) -> Conv2d | None:
 
 
 def _writes_rows(node: Node, plan: Plan, readers: list[Node], lanes: int) -> bool:
-    """Whether a depthwise convolution should leave row-major maps: to the caller, or to its like
+    """Whether a convolution should leave row-major maps: to the caller, or depthwise to its like
     when it reads such maps itself.
     """
     conv, data = _single(node), plan.layouts[node.inputs[0]]
     if conv is None:
         return False
     if not readers:
-        return depthwise_layout.accepts(conv, data.block, 0, lanes)
+        planar = data.is_plain and pointwise_layout.prefers_rows(conv, lanes)
+        return planar or depthwise_layout.accepts(conv, data.block, 0, lanes)
     workloads = [
         _single(reader)
         for reader in readers

@@ -199,3 +199,38 @@ def test_depthwise_of_one_pixel_or_a_shuffle_keeps_its_copies() -> None:
     assert not accepts(shuffled, 0, 0, 16)
     assert not accepts(Conv2d(1, 32, 8, 8, 32, (1, 1), (1, 3), groups=32), 0, 0, 16)
     assert not accepts(Conv2d(1, 32, 8, 8, 64, (1, 1), groups=32), 0, 16, 16)
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_a_lone_pointwise_convolution_needs_no_copy(lanes: int, groups: int) -> None:
+    maker = Maker()
+    graph = maker.done(maker.conv(maker.input(1, 36, 20, 20), 30, 1, groups=groups))
+    plan = planned(graph, lanes)
+    assert ops(graph) == ["conv2d"]
+    assert plan.layouts[graph.outputs[0]] == PLAIN
+
+
+def test_a_lone_strided_pointwise_convolution_reads_only_its_pixels() -> None:
+    maker = Maker()
+    graph = maker.done(maker.conv(maker.input(1, 36, 21, 40), 30, 1, stride=3))
+    planned(graph, 16)
+    assert ops(graph) == ["slice", "conv2d"]
+    assert graph.nodes[0].output.shape == (1, 36, 7, 14)
+    assert graph.nodes[1].attrs["stride"] == (1, 1)
+
+
+def test_many_channels_on_a_small_map_are_worth_two_copies() -> None:
+    maker = Maker()
+    graph = maker.done(maker.conv(maker.input(1, 512, 7, 7), 512, 1))
+    planned(graph, 16)
+    assert ops(graph) == ["copy", "conv2d", "copy"]
+
+
+def test_pointwise_before_other_convolutions_makes_their_blocks() -> None:
+    maker = Maker()
+    y = maker.conv(maker.conv(maker.input(1, 36, 20, 20), 32, 1), 32)
+    graph = maker.done(y)
+    plan = planned(graph, 16)
+    assert ops(graph) == ["copy", "conv2d", "conv2d", "copy"]
+    assert plan.layouts[graph.nodes[1].output].block == 16

@@ -67,8 +67,8 @@ _EMULATORS = {"aarch64": ("qemu-aarch64", "qemu-aarch64-static")}
 
 def emulator(arch: str) -> tuple[str, str] | None:
     """(compiler, emulator) for the architecture; None unless both are installed."""
-    compiler = shutil.which(_COMPILERS[arch])
-    found = [path for name in _EMULATORS[arch] if (path := shutil.which(name))]
+    compiler = shutil.which(_COMPILERS.get(arch, ""))
+    found = [path for name in _EMULATORS.get(arch, ()) if (path := shutil.which(name))]
     return (compiler, found[0]) if compiler and found else None
 
 

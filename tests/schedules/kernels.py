@@ -19,6 +19,7 @@ from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 from tests.e2e.models import convolution
 
+DEVICES = ("host", "x86-avx2", "x86-sse4", "raspberry-pi-4")  # whose kernels are run
 UNTOUCHED = np.float32(-12345)  # what output buffers hold before
 PADDING_LANE = np.float32(999)  # what padding lanes of inputs hold: any finite value must do
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -12,8 +12,7 @@ from edgeconv.schedules import depthwise_blocks, depthwise_rows, family
 from edgeconv.schedules.common import ceil_div, starts, tap_uses
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
-from tests.schedules.kernels import Kernels, device
-from tests.schedules.test_families import DEVICES, runnable
+from tests.schedules.kernels import DEVICES, Kernels, device
 
 RELU = ("relu", ())
 ROWS, BLOCKS = family("depthwise_rows"), family("depthwise_blocks")
@@ -72,10 +71,9 @@ def cases(seed: int, count: int, cpu: Device) -> Iterator[tuple[ConvTask, random
 Taken = set[tuple[str, bool, bool]]  # family, and whether data and output are row-major
 
 
-def check(target: str, seed: int, count: int, threads: int = 1) -> Taken:
+def check(kernels: Kernels, seed: int, count: int) -> Taken:
     """The default and one other setting of each family that takes a task."""
-    cpu = device(runnable(target), threads)
-    kernels = Kernels(cpu)
+    cpu = kernels.device
     taken: Taken = set()
     for task, rng in cases(seed, count, cpu):
         for f in (ROWS, BLOCKS):
@@ -89,23 +87,25 @@ def check(target: str, seed: int, count: int, threads: int = 1) -> Taken:
 
 
 @pytest.mark.parametrize("target", DEVICES)
-def test_random_workloads(target: str) -> None:
-    taken = check(target, seed=5, count=12)
+def test_random_workloads(target: str, kernels_for: Callable[[str], Kernels]) -> None:
+    taken = check(kernels_for(target), seed=5, count=12)
     assert ("depthwise_rows", True, True) in taken
     for data, out in ((True, True), (True, False), (False, True)):
         assert ("depthwise_blocks", data, out) in taken
 
 
 def test_two_threads() -> None:
-    check("host", seed=2, count=12, threads=2)
+    check(Kernels(device("host", 2)), seed=2, count=12)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", DEVICES)
 @pytest.mark.parametrize("seed", range(10, 24))
-def test_many_random_workloads(target: str, seed: int) -> None:
+def test_many_random_workloads(
+    target: str, seed: int, kernels_for: Callable[[str], Kernels]
+) -> None:
     """Above 500 tasks in all."""
-    check(target, seed, count=12)
+    check(kernels_for(target), seed, count=12)
 
 
 SQUARE = Conv2d(1, 32, 20, 20, 32, (3, 3), padding=(1, 1, 1, 1), groups=32)

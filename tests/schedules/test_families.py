@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,26 +13,9 @@ from edgeconv.layout import Layout
 from edgeconv.schedules import FAMILIES, Family, family, grouped_conv2d, lane_groups
 from edgeconv.schedules.common import ceil_div, minimum, tile_start
 from edgeconv.workload import Conv2d, ConvTask
-from tests.schedules.emulation import EmulatedKernels, emulator
-from tests.schedules.kernels import Kernels, device
+from tests.schedules.kernels import DEVICES, Kernels, device
 
 RELU = ("relu", ())
-DEVICES = ("host", "x86-avx2", "x86-sse4", "raspberry-pi-4")
-
-
-@pytest.fixture
-def kernels_for(tmp_path: Path) -> Callable[[str], Kernels]:
-    """Kernels of a device, run here or under emulation; skips where there is neither."""
-
-    def make(name: str) -> Kernels:
-        cpu = device(name)
-        if cpu.is_native:
-            return Kernels(cpu)
-        if emulator(cpu.arch) is None:
-            pytest.skip(f"this machine can't run code for {name}, nor emulate it (CONTRIBUTING.md)")
-        return EmulatedKernels(cpu, tmp_path)
-
-    return make
 
 
 def block_for(channels: int, lanes: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -10,11 +12,10 @@ from edgeconv.layout import Layout
 from edgeconv.schedules import family, planar_pointwise
 from edgeconv.schedules.common import ceil_div
 from edgeconv.workload import Conv2d, ConvTask
-from tests.schedules.kernels import Kernels, device
+from tests.schedules.kernels import DEVICES, Kernels, device
 
 FAMILY = family("planar_pointwise")
 NCHW = Layout(1)
-DEVICES = ("host", "x86-avx2", "x86-sse4")
 RELU = ("relu", ())
 
 
@@ -27,14 +28,14 @@ def task(conv: Conv2d, *, fused: bool = False) -> ConvTask:
 
 @pytest.mark.parametrize("target", DEVICES)
 @pytest.mark.parametrize("size", [(4, 4), (7, 7), (1, 23), (9, 11)])
-def test_every_setting(target: str, size: tuple[int, int]) -> None:
+def test_every_setting(
+    target: str, size: tuple[int, int], kernels_for: Callable[[str], Kernels]
+) -> None:
     """Output channels and pixels that no tile divides; two groups, two images."""
-    cpu = device(target)
-    if not cpu.is_native:
-        pytest.skip(f"this machine can't run code for {target}")
+    kernels = kernels_for(target)
+    cpu = kernels.device
     work = task(Conv2d(2, 10, *size, 22, (1, 1), groups=2), fused=True)
     settings = list(planar_pointwise.candidates(work, cpu))
-    kernels = Kernels(cpu)
     for knobs in settings[:: ceil_div(len(settings), 10)]:
         kernels.add(FAMILY, work, knobs)
     kernels.check()
@@ -42,11 +43,9 @@ def test_every_setting(target: str, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("target", DEVICES)
 @pytest.mark.parametrize("fused", [False, True])
-def test_default_settings(target: str, fused: bool) -> None:
-    cpu = device(target)
-    if not cpu.is_native:
-        pytest.skip(f"this machine can't run code for {target}")
-    kernels = Kernels(cpu)
+def test_default_settings(target: str, fused: bool, kernels_for: Callable[[str], Kernels]) -> None:
+    kernels = kernels_for(target)
+    cpu = kernels.device
     for c, k, h, w, g in (
         (1, 1, 4, 4, 1),
         (3, 40, 13, 17, 1),
