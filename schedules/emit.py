@@ -165,6 +165,13 @@ def scratch(name: str, shape: Sequence[int]) -> Any:
     return IRBuilder.name(name, T.sblock_alloc_buffer(tuple(shape), "float32", scope="global"))
 
 
+def prefetch(element: Any, ahead: int) -> None:
+    """Ask for the cache line `ahead` bytes behind an element; memory beyond the array is harmless."""
+    address = tirx.call_intrin("handle", "tirx.handle_add_byte_offset", tirx.address_of(element), ahead)
+    read, keep, data = (tirx.const(flag, "int32") for flag in (0, 3, 1))
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, read, keep, data))
+
+
 block = T.sblock
 init = T.init
 store = T.buffer_store

@@ -29,6 +29,7 @@ import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.tirx import Ramp
+from tvm.tirx.script import builder as T
 
 from edgeconv.layout import Layout
 from edgeconv.schedules import emit
@@ -51,8 +52,12 @@ from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 
 LEAST_LANES = 4
+BLOCK_TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64)
 LINE = 16  # float32 of a cache line
-L3_BYTES_PER_CYCLE = 8  # sustained beside multiply-adds
+PREFETCH = 8192  # bytes ahead; hardware prefetchers stop at pages, and weights are cold
+L2_BYTES_PER_CYCLE, L3_BYTES_PER_CYCLE = 64, 16  # of one core
+COLD_BYTES_PER_CYCLE = 10  # of one core, partly from L3
+MEMORY_BYTES_PER_CYCLE = 6  # of all cores together
 
 
 @dataclass(frozen=True)
@@ -139,16 +144,16 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
 
 
 def _tile_counts(task: ConvTask, tile: int) -> list[int]:
-    """Numbers of tiles of a block: the whole map, or that over small numbers, up to 64."""
+    """Numbers of tiles of a block, near `BLOCK_TILES`, that cut the map evenly."""
     total = Space.count(task, tile)
-    return sorted({ceil_div(total, b) for b in range(ceil_div(total, 64), total + 1)})[-12:]
+    return sorted({ceil_div(total, ceil_div(total, most)) for most in BLOCK_TILES})
 
 
 def _register_tiles(tiles: int, part: int, device: Device) -> Iterator[tuple[int, int]]:
     """(rows, vectors) that fit the registers and cut `tiles` evenly."""
     registers = device.vector_registers
     for vectors in range(1, min(4, part) + 1):
-        most = min(tiles, (registers - 2 - vectors) // vectors)
+        most = min(tiles, (registers - 2 - vectors) // vectors, registers * 13 // 16 // vectors)
         for rows in sorted({ceil_div(tiles, n) for n in range(1, tiles + 1)}):
             if rows <= most:
                 yield rows, vectors
@@ -160,28 +165,36 @@ def default_knobs(task: ConvTask, device: Device) -> Knobs:
 
 
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
-    """Cycles of one core: transforms by their operations, products by FMAs, loads and traffic."""
-    conv, space = task.conv, Space(task, knobs)
-    c, products = space.run_in, space.products
-    # operations a vector: 12 a column in either direction of either transform for tiles of 4
-    column = 12 if knobs.tile == 4 else 4
-    side = knobs.tile + 2
-    into = 2 * side * column / device.fma_ports + 1.2 * products
-    outof = (side + knobs.tile) * column / device.fma_ports + products / 2 + 3 * knobs.tile**2
+    """Cycles of one core: transforms by their operations, products by FMAs, loads and traffic.
+
+    The weights are taken to be cold: in a network, other layers ran since. Those that the direct
+    sum reads as well are not counted, nor do the other families count them.
+    """
+    space, ports = Space(task, knobs), device.fma_ports
+    vectors = space.products * space.part * knobs.tiles  # of M
+    # operations of the transforms on a row or a column, and the loads and stores of V and M
+    column, side = (14, 6) if knobs.tile == 4 else (4, 4)
+    into = 2 * side * column / ports + 1.2 * space.products
+    outof = (side + knobs.tile) * column / ports + space.products + 3 * knobs.tile**2
     transforms = knobs.tiles * (into * space.in_vectors + outof * space.part)
-    loads = knobs.rows + knobs.vectors
-    step = max(knobs.rows * knobs.vectors / device.fma_ports, loads / LOADS_PER_CYCLE, FMA_LATENCY)
-    register_tiles = products * space.channel_tiles * ceil_div(knobs.tiles, knobs.rows)
-    gemm = register_tiles * (c * step + 12 + 2 * knobs.rows * knobs.vectors)
-    weights = products * c * space.part * knobs.lanes * 4
-    scratch = products * knobs.tiles * (space.width + space.part * knobs.lanes) * 4
-    if weights + scratch > device.l2_kib * 1024:  # weights come from memory for each block
-        gemm = max(gemm, weights / L3_BYTES_PER_CYCLE)
+    fmas = knobs.rows * knobs.vectors
+    loads = knobs.rows + knobs.vectors + ceil_div(knobs.vectors * knobs.lanes, LINE)
+    step = max(fmas / ports, loads / LOADS_PER_CYCLE, FMA_LATENCY)
+    register_tiles = space.products * space.channel_tiles * ceil_div(knobs.tiles, knobs.rows)
+    weights = space.unit_weights * 4
+    product = register_tiles * (space.run_in * step + 10 + 2 * fmas) + weights / L2_BYTES_PER_CYCLE
+    scratch = (space.products * knobs.tiles * space.width + vectors * knobs.lanes) * 4
+    again = product  # of all blocks but the first, which finds the weights in L2 or behind it
+    if weights + scratch > device.l2_kib * 1024:
+        again = max(again, weights / L3_BYTES_PER_CYCLE)
     if scratch > device.l2_kib * 1024 // 2:
-        transforms += scratch * 2 / L3_BYTES_PER_CYCLE
-    units = conv.batch * space.windows * knobs.parts * space.blocks
-    rounds = ceil_div(units, device.cores) * device.cores  # idle cores cost as much as busy ones
-    return rounds * (transforms + gemm) * 1.1
+        transforms += 2 * scratch / L3_BYTES_PER_CYCLE
+    streams = task.conv.batch * space.windows * knobs.parts
+    busy = ceil_div(streams * space.blocks, device.cores) * device.cores  # idle cores cost as much
+    extra = weights * (1 - KERNEL**2 / space.products)
+    rate = COLD_BYTES_PER_CYCLE if device.l3_kib else MEMORY_BYTES_PER_CYCLE / device.cores
+    cold = max(0.0, extra / rate - product / 2)  # half overlaps with the first block's products
+    return (busy * (transforms + again) + streams * cold) * 1.05
 
 
 class Space:
@@ -290,6 +303,11 @@ class Space:
         inner = (self.run_in, self.knobs.vectors, self.lanes)
         return (self.windows, self.knobs.parts, self.products, self.channel_tiles, *inner)
 
+    @property
+    def unit_weights(self) -> int:
+        """Packed weights that one part of a window reads."""
+        return self.products * self.channel_tiles * self.knobs.vectors * self.run_in * self.lanes
+
     def channel_table(self) -> np.ndarray:
         """Output channel of every [window, vector, lane]; K stands for a lane without one."""
         k = self.conv.out_channels
@@ -308,7 +326,7 @@ def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray
     """
     space = Space(task, knobs)
     transformed = transform_weights(weight, knobs.tile)
-    k, cpg = weight.shape[:2]
+    cpg, kpg = weight.shape[1], task.conv.out_channels_per_group
     filled = np.concatenate([transformed, np.zeros((space.products, 1, cpg), weight.dtype)], 1)
     vectors = [
         [
@@ -323,14 +341,10 @@ def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray
         for part in range(knobs.parts):
             outs = table[np.array(vectors[part])]  # [tile, vector, lane]
             values = filled[:, outs[..., None], channels % cpg]
-            owned = (outs // conv_kpg(task))[..., None] == channels // cpg
+            owned = (outs // kpg)[..., None] == channels // cpg
             values = np.where(owned, values, 0)
             packed[window, part] = values.transpose(0, 1, 4, 2, 3)
     return packed
-
-
-def conv_kpg(task: ConvTask) -> int:
-    return task.conv.out_channels_per_group
 
 
 def pack_bias(task: ConvTask, knobs: Knobs, bias: np.ndarray) -> np.ndarray:
@@ -403,24 +417,28 @@ def _products(
     knobs, lanes = space.knobs, space.lanes
     window, part = at
     offset = space.in_start(window) - space.in_base(window)
+    every, zeros = Ramp(0, 1, lanes), tirx.Broadcast(tirx.const(0.0, "float32"), lanes)
+    tile = [(i, j) for i in range(knobs.rows) for j in range(knobs.vectors)]
     grid = dict(e=space.products, k=space.channel_tiles, r=ceil_div(knobs.tiles, knobs.rows))
     with emit.loops(**grid) as axes, emit.block("product"):
         e, k, r = emit.all_spatial(grid, axes)
         acc = emit.local("acc", (knobs.rows, knobs.vectors, lanes))
         start = tile_start(r, knobs.rows, knobs.tiles)
-        inner = dict(i=knobs.rows, j=knobs.vectors, lane=lanes)
-        with emit.loops(c=space.run_in, **inner) as axes, emit.block("update"):
-            (c,) = emit.all_reduce(dict(c=space.run_in), axes[:1])
-            i, j, lane = emit.all_spatial(inner, axes[1:])
-            with emit.init():
-                emit.store(acc, tirx.const(0.0, "float32"), [i, j, lane])
-            weight = operands.weight[window, part, e, k, c, j, lane]
-            product = v.array[tuple(v.at(e, start + i, offset + c))] * weight
-            emit.store(acc, acc[i, j, lane] + product, [i, j, lane])
-        with emit.loops(**inner) as axes, emit.block("store"):
-            i, j, lane = emit.all_spatial(inner, axes)
+        for i, j in tile:
+            emit.store(acc, zeros, [i, j, every])
+        with emit.loops(c=space.run_in) as axis, emit.block("update"):
+            c = emit.spatial("vc", space.run_in, axis)
+            at_c = [window, part, e, k, c]
+            for j in range(0, knobs.vectors, max(1, LINE // lanes)):
+                emit.prefetch(operands.weight[(*at_c, j, 0)], PREFETCH)
+            weights = [T.Bind(operands.weight[(*at_c, j, every)]) for j in range(knobs.vectors)]
+            for i, j in tile:
+                scalar = v.array[tuple(v.at(e, start + i, offset + c))]
+                product = tirx.Broadcast(scalar, lanes) * weights[j]
+                emit.store(acc, acc[i, j, every] + product, [i, j, every])
+        for i, j in tile:
             row = (space.tile_vector(k) + j) * knobs.tiles + start + i
-            emit.store(m.array, acc[i, j, lane], m.at(e, row, lane))
+            emit.store(m.array, acc[i, j, every], m.at(e, row, 0, lanes))
 
 
 def _output(
@@ -450,18 +468,8 @@ def _output(
 
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
-    """Parallel over blocks of tiles; the matrix products as in Grouped Spatial Pack."""
+    """Parallel over windows, parts and blocks of tiles; everything else is unrolled already."""
     outer = sch.fuse(*sch.get_loops(sch.get_sblock("tile")))
     if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
         sch.parallel(outer)
-    update, write = sch.get_sblock("update"), sch.get_sblock("store")
-    *_, c, i, j, lane = sch.get_loops(update)
-    sch.unroll(i)
-    sch.unroll(j)
-    sch.vectorize(lane)
-    sch.decompose_reduction(update, c)
-    *_, i, j, lane = sch.get_loops(write)
-    sch.unroll(i)
-    sch.unroll(j)
-    sch.vectorize(lane)
     return sch
