@@ -166,8 +166,9 @@ def scratch(name: str, shape: Sequence[int]) -> Any:
 
 
 def prefetch(element: Any, ahead: int) -> None:
-    """Ask for the cache line `ahead` bytes behind an element; memory beyond the array is harmless."""
-    address = tirx.call_intrin("handle", "tirx.handle_add_byte_offset", tirx.address_of(element), ahead)
+    """Ask for the cache line `ahead` bytes behind an element; it may lie behind the array's end."""
+    line = [tirx.address_of(element), ahead]
+    address = tirx.call_intrin("handle", "tirx.handle_add_byte_offset", *line)
     read, keep, data = (tirx.const(flag, "int32") for flag in (0, 3, 1))
     T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, read, keep, data))
 

@@ -30,7 +30,7 @@ class Isa:
 
 AVX512 = Isa(r"vfn?m(add|sub)\d+ps.*%zmm", r"%[xyz]mm", r"\(%r[sb]p", r"\tcall")
 AVX2 = Isa(r"vfn?m(add|sub)\d+ps.*%ymm", r"%[xy]mm", r"\(%r[sb]p", r"\tcall")
-NEON = Isa(r"fml[as]\s+v\d+\.4s", r"\b[qv]\d+", r"\[(sp|x29)\b", r"\tblr?\s")
+NEON = Isa(r"fml[as]\s+v\d+\.4s", r"\b[qv]\d+", r"\[(sp|x29)\b[^\]]*\](?!,)", r"\tblr?\s")
 TARGETS = {"x86-avx512": AVX512, "x86-avx2": AVX2, "raspberry-pi-4": NEON, "raspberry-pi-5": NEON}
 
 
@@ -51,13 +51,13 @@ def innermost_loops(assembly: str) -> list[list[str]]:
     return [[x for x in lines[a : b + 1] if x.startswith("\t")] for a, b in inner]
 
 
-def compiled(target: str, conv: Conv2d) -> tuple[Choice, str]:
+def compiled(target: str, conv: Conv2d, *, exact: bool = True) -> tuple[Choice, str]:
     """The strategy's choice for a convolution in channel blocks, and its assembly."""
     cpu = device(target)
     task = ConvTask(
         conv, Layout(cpu.lanes, conv.padding), Layout(cpu.lanes), True, None, ("relu", ())
     )
-    choice = strategy.choose(task, cpu, exact=True)
+    choice = strategy.choose(task, cpu, exact=exact)
     kernel = codegen.with_pointer_parameters(choice.family.build(task, choice.knobs, cpu), "conv")
     operands = tuple(Operand("workspace", 0, 64 * i) for i in range(4))
     main = codegen.main_function([], [], 64, 256, [Step("conv", operands, "conv")])
@@ -78,8 +78,11 @@ def hot_loop(target: str, conv: Conv2d) -> tuple[Choice, list[str]]:
 
 
 def check(target: str, conv: Conv2d, fmas_a_tile: int) -> None:
+    check_loop(target, *hot_loop(target, conv), fmas_a_tile)
+
+
+def check_loop(target: str, choice: Choice, lines: list[str], fmas_a_tile: int) -> None:
     isa = TARGETS[target]
-    choice, lines = hot_loop(target, conv)
     fmas = len(matching(lines, isa.fma))
     assert fmas >= fmas_a_tile, (choice.knobs_text, fmas)
     assert fmas % fmas_a_tile == 0, (choice.knobs_text, fmas)  # LLVM may unroll the loop further
@@ -118,6 +121,22 @@ def test_hot_loop(target: str, name: str, request: pytest.FixtureRequest) -> Non
         request.applymarker(pytest.mark.xfail(reason="LLVM unrolls too much", strict=True))
     conv = CONVOLUTIONS[name]
     check(target, conv, tile(target, conv))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("groups", [1, 4])
+def test_products_of_winograd(target: str, groups: int) -> None:
+    """The loops of the matrix products: those with multiply-adds and no other arithmetic."""
+    conv = Conv2d(1, 128, 28, 28, 128, (3, 3), padding=(1, 1, 1, 1), groups=groups)
+    choice, assembly = compiled(target, conv, exact=False)
+    assert choice.family.name == "winograd"
+    isa = TARGETS[target]
+    other = r"\tv?f?(add|sub|mul)(ps)?\b.*(mm|v\d)"
+    loops = [x for x in innermost_loops(assembly) if matching(x, isa.fma)]
+    products = [x for x in loops if not matching(x, other)]
+    assert products
+    for lines in products:
+        check_loop(target, choice, lines, choice.knobs.rows * choice.knobs.vectors)
 
 
 def test_the_parser_finds_loops() -> None:

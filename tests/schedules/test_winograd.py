@@ -115,9 +115,7 @@ def check_drawn(target: str, examples: int) -> None:
     run()
 
 
-@pytest.mark.parametrize(
-    ("target", "examples"), [("host", 40), ("x86-avx2", 20), ("x86-sse4", 20)]
-)
+@pytest.mark.parametrize(("target", "examples"), [("host", 40), ("x86-avx2", 20), ("x86-sse4", 20)])
 def test_any_task_with_any_knobs(target: str, examples: int) -> None:
     check_drawn(target, examples)
 
