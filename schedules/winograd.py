@@ -21,6 +21,7 @@ but never multiplied. Weights see `pack_weights`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ from edgeconv.layout import Layout
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
     FMA_LATENCY,
+    L2_BYTES_PER_CYCLE,
     LOADS_PER_CYCLE,
     PARALLEL_MACS,
     Mismatch,
@@ -55,8 +57,9 @@ LEAST_LANES = 4
 BLOCK_TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64)
 LINE = 16  # float32 of a cache line
 PREFETCH = 8192  # bytes ahead; hardware prefetchers stop at pages, and weights are cold
-L2_BYTES_PER_CYCLE, L3_BYTES_PER_CYCLE = 64, 16  # of one core
+L1_FILL_BYTES_PER_CYCLE, L3_BYTES_PER_CYCLE = 64, 16  # of one core
 COLD_BYTES_PER_CYCLE = 10  # of one core, partly from L3
+MAP_BYTES_PER_CYCLE = 5  # of maps that do not stay in L3
 MEMORY_BYTES_PER_CYCLE = 6  # of all cores together
 
 
@@ -182,19 +185,34 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     step = max(fmas / ports, loads / LOADS_PER_CYCLE, FMA_LATENCY)
     register_tiles = space.products * space.channel_tiles * ceil_div(knobs.tiles, knobs.rows)
     weights = space.unit_weights * 4
-    product = register_tiles * (space.run_in * step + 10 + 2 * fmas) + weights / L2_BYTES_PER_CYCLE
+    sums, slice_bytes = space.run_in * step, space.run_in * knobs.vectors * knobs.lanes * 4
+    if slice_bytes > device.l1d_kib * 1024 // 2:  # weights of a register tile
+        sums = max(sums, slice_bytes / L2_BYTES_PER_CYCLE)
+    product = register_tiles * (sums + 10 + 2 * fmas) + weights / L1_FILL_BYTES_PER_CYCLE
     scratch = (space.products * knobs.tiles * space.width + vectors * knobs.lanes) * 4
     again = product  # of all blocks but the first, which finds the weights in L2 or behind it
     if weights + scratch > device.l2_kib * 1024:
         again = max(again, weights / L3_BYTES_PER_CYCLE)
     if scratch > device.l2_kib * 1024 // 2:
         transforms += 2 * scratch / L3_BYTES_PER_CYCLE
+    maps = _map_bytes(task)
+    if device.l3_kib and maps > device.l3_kib * 1024 // 4:  # tiles defeat the prefetchers
+        transforms += (
+            space.width / task.conv.in_channels * maps / space.blocks / MAP_BYTES_PER_CYCLE
+        )
     streams = task.conv.batch * space.windows * knobs.parts
     busy = ceil_div(streams * space.blocks, device.cores) * device.cores  # idle cores cost as much
     extra = weights * (1 - KERNEL**2 / space.products)
     rate = COLD_BYTES_PER_CYCLE if device.l3_kib else MEMORY_BYTES_PER_CYCLE / device.cores
     cold = max(0.0, extra / rate - product / 2)  # half overlaps with the first block's products
     return (busy * (transforms + again) + streams * cold) * 0.9
+
+
+def _map_bytes(task: ConvTask) -> int:
+    """Bytes of one image's input and output."""
+    conv = task.conv
+    shapes = (conv.in_channels * conv.height * conv.width, math.prod(conv.output_shape[1:]))
+    return 4 * sum(shapes)
 
 
 class Space:
