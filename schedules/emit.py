@@ -208,14 +208,14 @@ def spread(value: Any, lanes: int) -> Any:
     return value if lanes == 1 else tirx.Broadcast(value, lanes)
 
 
-def prefetch(element: Any, offset: Any) -> None:
-    """Ask for the cache line `offset` bytes behind an element of a buffer, into the L2 cache.
+def prefetch(element: Any, offset: Any, *, level: int = 2) -> None:
+    """Ask for the cache line `offset` bytes behind an element of a buffer, into the L1 or L2 cache.
 
     The address may lie outside the buffer: a prefetch never faults.
     """
     start = tirx.address_of(element)
     address = tirx.call_intrin("handle", "tirx.handle_add_byte_offset", start, offset)
-    flags = [tirx.const(flag, "int32") for flag in (0, 2, 1)]  # to read, L2, data
+    flags = [tirx.const(flag, "int32") for flag in (0, 4 - level, 1)]  # to read, keep, data
     T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, *flags))
 
 

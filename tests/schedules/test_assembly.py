@@ -19,20 +19,28 @@ TARGETS = {"x86-avx512": AVX512, "x86-avx2": AVX2, "raspberry-pi-4": NEON, "rasp
 
 
 @functools.cache
-def hot_loop(target: str, conv: Conv2d) -> tuple[Choice, list[str]]:
-    """The strategy's choice for a convolution in channel blocks, and its hottest loop."""
+def compiled(target: str, conv: Conv2d, *, exact: bool = True) -> tuple[Choice, str]:
+    """The strategy's choice for a convolution in channel blocks, and its assembly."""
     cpu = device(target)
     task = ConvTask(
         conv, Layout(cpu.lanes, conv.padding), Layout(cpu.lanes), True, None, ("relu", ())
     )
-    choice = strategy.choose(task, cpu, exact=True)
-    text = assembly.compiled(choice.family, task, choice.knobs, cpu)
+    choice = strategy.choose(task, cpu, exact=exact)
+    return choice, assembly.compiled(choice.family, task, choice.knobs, cpu)
+
+
+def hot_loop(target: str, conv: Conv2d) -> tuple[Choice, list[str]]:
+    """The choice and its hottest loop."""
+    choice, text = compiled(target, conv)
     return choice, assembly.hottest(text, TARGETS[target])
 
 
 def check(target: str, conv: Conv2d, fmas_a_tile: int) -> None:
+    check_loop(target, *hot_loop(target, conv), fmas_a_tile)
+
+
+def check_loop(target: str, choice: Choice, lines: list[str], fmas_a_tile: int) -> None:
     isa = TARGETS[target]
-    choice, lines = hot_loop(target, conv)
     fmas = len(matching(lines, isa.fma))
     assert fmas >= fmas_a_tile, (choice.knobs_text, fmas)
     assert fmas % fmas_a_tile == 0, (choice.knobs_text, fmas)  # LLVM may unroll the loop further
@@ -63,6 +71,22 @@ CONVOLUTIONS = {
 def test_hot_loop(target: str, name: str) -> None:
     conv = CONVOLUTIONS[name]
     check(target, conv, tile(target, conv))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("groups", [1, 4])
+def test_products_of_winograd(target: str, groups: int) -> None:
+    """The loops of the matrix products: those with multiply-adds and no other arithmetic."""
+    conv = Conv2d(1, 128, 28, 28, 128, (3, 3), padding=(1, 1, 1, 1), groups=groups)
+    choice, text = compiled(target, conv, exact=False)
+    assert choice.family.name == "winograd"
+    isa = TARGETS[target]
+    other = r"\tv?f?(add|sub|mul)(ps)?\b.*(mm|v\d)"
+    loops = [x for x in innermost_loops(text) if matching(x, isa.fma)]
+    products = [x for x in loops if not matching(x, other)]
+    assert products
+    for lines in products:
+        check_loop(target, choice, lines, choice.knobs.rows * choice.knobs.vectors)
 
 
 def test_the_parser_finds_loops() -> None:

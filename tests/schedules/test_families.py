@@ -273,7 +273,7 @@ def test_rows_are_complete(row: Family) -> None:
         least = row.estimate(task, knobs, cpu)
         assert 0 < least == min(row.estimate(task, k, cpu) for k in legal)
         # knobs beyond what the machine's registers hold would spill
-        accumulators = [k.rows * k.columns * getattr(k, "vectors", 1) for k in legal]
+        accumulators = [k.rows * getattr(k, "columns", 1) * getattr(k, "vectors", 1) for k in legal]
         assert max(accumulators) < cpu.vector_registers
 
 

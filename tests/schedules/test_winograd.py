@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import edgeconv
 from edgeconv import strategy
 from edgeconv.errors import EdgeconvError
 from edgeconv.layout import Layout
-from edgeconv.schedules import family, winograd
-from edgeconv.targets import load
+from edgeconv.schedules import family, winograd, winograd_transforms
+from edgeconv.targets import Device, load
 from edgeconv.workload import Conv2d, ConvTask
-from tests.e2e.models import ModelMaker, assert_close, expected
+from tests.e2e.models import ModelMaker, assert_close, convolution, expected
+from tests.schedules import kernels
+from tests.schedules.kernels import Data, Kernels, device
+from tests.schedules.test_families import RELU, layouts, runnable
 
 SAME = (1, 1, 1, 1)
 
@@ -21,46 +26,149 @@ def task(conv: Conv2d, block: int = 16) -> ConvTask:
     return ConvTask(conv, Layout(block, conv.padding), Layout(block))
 
 
-def test_matrices_compute_a_convolution() -> None:
+@pytest.mark.parametrize("m", [2, 4])
+def test_matrices_compute_a_convolution(m: int) -> None:
     """One tile, in float64, to the last digits."""
-    a, g, b = winograd.matrices()
+    a, g, b = winograd_transforms.matrices(m)
     rng = np.random.default_rng(0)
-    d, w = rng.standard_normal((6, 6)), rng.standard_normal((3, 3))
+    d, w = rng.standard_normal((m + 2, m + 2)), rng.standard_normal((3, 3))
     tile = a @ ((g @ w @ g.T) * (b @ d @ b.T)) @ a.T
-    wanted = [[(d[i : i + 3, j : j + 3] * w).sum() for j in range(4)] for i in range(4)]
+    wanted = [[(d[i : i + 3, j : j + 3] * w).sum() for j in range(m)] for i in range(m)]
     np.testing.assert_allclose(tile, wanted, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("conv", "reason"),
+    ("conv", "block", "reason"),
     [
-        (Conv2d(1, 64, 9, 9, 64, (5, 5)), "3x3"),
-        (Conv2d(1, 64, 9, 9, 64, (3, 3), stride=(2, 2)), "stride"),
-        (Conv2d(1, 64, 9, 9, 64, (3, 3), dilation=(2, 2)), "dilation"),
-        (Conv2d(1, 64, 9, 9, 64, (3, 3), groups=2), "group"),
-        (Conv2d(1, 64, 5, 9, 64, (3, 3)), "smaller"),
-        (Conv2d(1, 40, 9, 9, 64, (3, 3)), "40 channels"),
-        (Conv2d(1, 64, 9, 9, 40, (3, 3)), "40 channels"),
+        (Conv2d(1, 64, 9, 9, 64, (5, 5)), 16, "3x3"),
+        (Conv2d(1, 64, 9, 9, 64, (3, 3), stride=(2, 2)), 16, "stride"),
+        (Conv2d(1, 64, 3, 9, 64, (3, 3)), 16, "smaller"),
+        (Conv2d(1, 64, 9, 9, 64, (3, 3), dilation=(4, 1)), 16, "smaller"),
+        (Conv2d(1, 64, 9, 9, 64, (3, 3), groups=16), 16, "4 output channels"),
+        (Conv2d(1, 64, 9, 9, 64, (3, 3), groups=2, input_shuffle=2), 16, "shuffled"),
+        (Conv2d(1, 48, 9, 9, 48, (3, 3), groups=2), 16, "straddle"),
+        (Conv2d(1, 64, 9, 9, 64, (3, 3)), 1, "side by side"),
     ],
 )
-def test_refuses_what_it_cannot_do(conv: Conv2d, reason: str) -> None:
-    mismatch = winograd.supports(task(conv), load("x86-avx512"))
+def test_refuses_what_it_cannot_do(conv: Conv2d, block: int, reason: str) -> None:
+    mismatch = winograd.supports(task(conv, block), load("x86-avx512"))
     assert mismatch is not None
     assert reason in mismatch.reason
 
 
 def test_chosen_for_wide_layers_unless_numerics_are_exact() -> None:
-    device, wide = load("x86-avx512"), task(Conv2d(1, 64, 56, 56, 64, (3, 3), padding=SAME))
-    assert strategy.choose(wide, device).family is family("winograd")
-    exact = strategy.choose(wide, device, exact=True)
-    assert exact.family is family("grouped_spatial_pack")
-    assert ("winograd", "numerics are to be exact") in exact.refused
-
-
-def test_not_chosen_where_its_weights_would_be_the_bottleneck() -> None:
     device = load("x86-avx512")
-    late = task(Conv2d(1, 512, 7, 7, 512, (3, 3), padding=SAME))
-    assert strategy.choose(late, device).family is family("grouped_spatial_pack")
+    for groups in (1, 2, 4):
+        conv = Conv2d(1, 64, 56, 56, 64, (3, 3), padding=SAME, groups=groups)
+        assert strategy.choose(task(conv), device).family is family("winograd")
+        exact = strategy.choose(task(conv), device, exact=True)
+        assert exact.family is not family("winograd")
+        assert ("winograd", "numerics are to be exact") in exact.refused
+
+
+# results
+
+
+@st.composite
+def tasks(draw: st.DrawFn, cpu: Device) -> tuple[ConvTask, winograd.Knobs]:
+    """Any task the family takes, with any legal knobs."""
+    groups = draw(st.integers(1, 5))
+    lanes = cpu.lanes
+    least = 1 if groups == 1 else lanes // 2
+    kpg = draw(st.integers(least, 3 * lanes) | st.sampled_from((lanes, 2 * lanes)))
+    cpg = kpg if draw(st.booleans()) else draw(st.integers(1, 3 * lanes))
+    dilation = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+    top, left, bottom, right = (draw(st.integers(0, 3)) for _ in range(4))
+    # at least two rows and columns of every phase of the dilation
+    height = draw(st.integers(4 * dilation[0], 4 * dilation[0] + 17)) - min(1, top + bottom)
+    width = draw(st.integers(4 * dilation[1], 4 * dilation[1] + 17)) - min(1, left + right)
+    batch, padding = draw(st.integers(1, 2)), (top, left, bottom, right)
+    conv = Conv2d(
+        batch, groups * cpg, height, width, groups * kpg, (3, 3), (1, 1), padding, dilation, groups
+    )
+    halo = (0, 0, 0, 0)
+    if draw(st.booleans()):
+        halo = (1, 0, 2, 1)
+    legal = []
+    for data, out in layouts(conv, lanes, extra=draw(st.integers(0, 1))):
+        residual = out.with_halo((0, 2, 1, 0)) if draw(st.booleans()) else None
+        activation = RELU if draw(st.booleans()) else None
+        fused = (draw(st.booleans()), residual, activation)
+        found = ConvTask(conv, data, out.with_halo(halo), *fused)
+        if winograd.supports(found, cpu) is None:
+            legal.append(found)
+    found = draw(st.sampled_from(legal))
+    knobs = st.sampled_from(list(winograd.candidates(found, cpu)))
+    return found, draw(st.just(winograd.default_knobs(found, cpu)) | knobs)
+
+
+def check_drawn(target: str, examples: int) -> None:
+    cpu = device(runnable(target))
+
+    @settings(max_examples=examples)
+    @given(tasks(cpu))
+    def run(drawn: tuple[ConvTask, winograd.Knobs]) -> None:
+        several = Kernels(cpu)
+        several.add(family("winograd"), *drawn)
+        several.check()
+
+    run()
+
+
+@pytest.mark.parametrize(("target", "examples"), [("host", 40), ("x86-avx2", 20), ("x86-sse4", 20)])
+def test_any_task_with_any_knobs(target: str, examples: int) -> None:
+    check_drawn(target, examples)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("target", ["host", "x86-avx2", "x86-sse4"])
+def test_many_tasks_with_any_knobs(target: str) -> None:
+    check_drawn(target, 500)
+
+
+def test_padding_lanes_may_hold_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are transformed beside the channels, but never multiplied or stored over them."""
+    monkeypatch.setattr(kernels, "PADDING_LANE", np.float32("nan"))
+    host = device()
+    several = Kernels(host)
+    for channels, groups in ((3 * host.lanes // 2, 1), (5 * host.lanes + 4, 1)):
+        conv = Conv2d(1, channels, 9, 10, channels, (3, 3), padding=SAME, groups=groups)
+        blocked = Layout(host.lanes)
+        found = ConvTask(conv, Layout(host.lanes, SAME), blocked, True, blocked)
+        assert winograd.supports(found, host) is None
+        several.add(family("winograd"), found, winograd.default_knobs(found, host))
+    several.check()
+
+
+def normal(conv: Conv2d) -> Data:
+    """Normally distributed numbers, and the convolution in float64."""
+    rng = np.random.default_rng(conv.in_channels)
+    x = rng.standard_normal((1, conv.in_channels, conv.height, conv.width), np.float32)
+    shape = (conv.out_channels, conv.in_channels_per_group, 3, 3)
+    weight = rng.standard_normal(shape, np.float32)
+    wanted = convolution(
+        x.astype(np.float64), weight.astype(np.float64), padding=conv.padding, groups=conv.groups
+    )
+    return Data(x, weight, np.zeros(0), np.zeros(0), wanted)
+
+
+@pytest.mark.parametrize(
+    ("channels", "tile", "bound"),
+    [(64, 2, 1e-6), (64, 4, 2e-6), (256, 2, 2e-6), (256, 4, 4e-6)],
+)
+def test_error_is_as_documented(channels: int, tile: int, bound: float) -> None:
+    """Relative to the largest output, random data; groups of 64 are as good as 64 channels."""
+    host = device()
+    several = Kernels(host)
+    for conv in (
+        Conv2d(1, channels, 14, 18, 64, (3, 3), padding=SAME),
+        Conv2d(1, 2 * channels, 14, 18, 64, (3, 3), padding=SAME, groups=2),
+    ):
+        found = task(conv, host.lanes)
+        knobs = [k for k in winograd.candidates(found, host) if k.tile == tile]
+        several.add(family("winograd"), found, knobs[0], normal(conv))
+    several.check(bound)
 
 
 @pytest.mark.parametrize("channels", [16, 64, 256])
