@@ -13,7 +13,7 @@ from edgeconv.workload import Conv2d
 MOST_STRIDE = 2  # horizontal, along rows; beyond it vectors would be gathered column by column
 SMALL_FILTER = 9  # taps
 LARGE_FILTER = 25  # taps; beyond it products outweigh everything else
-FILLED = 0.85  # of the vectors of a row, in outputs
+FILLED = 0.92  # of the vectors of a row, in outputs, for each pixel of a map without halo
 
 
 def accepts(conv: Conv2d, data: int, out: int, lanes: int) -> bool:
@@ -38,5 +38,7 @@ def prefers_rows(conv: Conv2d, lanes: int) -> bool:
         return True  # half-empty vectors of channels; four transposed pixels for one output
     top, left, bottom, right = conv.padding
     padded = (top + conv.height + bottom) * (left + conv.width + right)
-    cheap = taps <= SMALL_FILTER or padded > 2 * conv.height * conv.width  # a halo to carry along
-    return cheap and conv.out_width >= FILLED * lanes * -(-conv.out_width // lanes)
+    halo = padded / (conv.height * conv.width)  # what blocks carry along
+    filled = conv.out_width / (lanes * -(-conv.out_width // lanes))
+    cheap = taps <= SMALL_FILTER or halo > 2
+    return cheap and conv.out_width >= lanes and filled * halo >= FILLED
