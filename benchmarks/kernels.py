@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeconv import codegen
 from edgeconv.benchmarks.onnx_builder import Builder
+from edgeconv.benchmarks.random_layers import layer
 from edgeconv.graph.layout import choose_layouts, conv_task, is_scheduled_conv
 from edgeconv.graph.parts import parts
 from edgeconv.graph.pipeline import optimise
@@ -34,16 +35,7 @@ def task_within_network(conv: Conv2d, device: Device) -> ConvTask:
     x, first = "input", conv.in_channels <= 4
     if not first:
         x = b.relu(b.conv(x, conv.in_channels, conv.in_channels, (1, 1)))
-    x = b.conv(
-        x,
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,
-        stride=conv.stride,
-        padding=conv.padding,
-        dilation=conv.dilation,
-        groups=conv.groups,
-    )
+    x = layer(b, x, conv)
     x = b.relu(x)
     model = b.model(b.conv(x, conv.out_channels, 16, (1, 1)))
     graph = import_model(read_model(model))

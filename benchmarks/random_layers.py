@@ -72,7 +72,7 @@ def chainable(conv: Conv2d) -> bool:
 def alone(conv: Conv2d, seed: int = 0) -> onnx.ModelProto:
     """The convolution with bias, NCHW input and output."""
     b = _builder(conv, seed)
-    return b.model(_layer(b, "input", conv))
+    return b.model(layer(b, "input", conv))
 
 
 def chain(conv: Conv2d, seed: int = 0, length: int = CHAIN) -> onnx.ModelProto:
@@ -80,7 +80,7 @@ def chain(conv: Conv2d, seed: int = 0, length: int = CHAIN) -> onnx.ModelProto:
     b = _builder(conv, seed)
     x = "input"
     for _ in range(length):
-        x = b.relu(_layer(b, x, conv))
+        x = b.relu(layer(b, x, conv))
     return b.model(x)
 
 
@@ -88,7 +88,8 @@ def _builder(conv: Conv2d, seed: int) -> Builder:
     return Builder("layer", (conv.batch, conv.in_channels, conv.height, conv.width), seed)
 
 
-def _layer(b: Builder, x: str, conv: Conv2d) -> str:
+def layer(b: Builder, x: str, conv: Conv2d) -> str:
+    """Append the convolution to a model under construction."""
     return b.conv(
         x,
         conv.in_channels,

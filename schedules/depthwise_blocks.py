@@ -219,12 +219,6 @@ def pack_bias(task: ConvTask, knobs: Knobs, bias: np.ndarray) -> np.ndarray:
     return _in_lanes(bias, knobs.lanes)
 
 
-def _flat_planes(name: str, shape: tuple[int, ...]) -> Any:
-    """A parameter: row-major maps [N, C, pixel]; a caller's memory is aligned to one float."""
-    n, c, h, w = shape
-    return T.arg(name, tirx.decl_buffer((n, c, h * w), "float32", name=name, data_alignment=4))
-
-
 class _Kernel:
     """Emits the kernel's statements."""
 
@@ -239,7 +233,7 @@ class _Kernel:
         in_shape = (conv.batch, conv.in_channels, conv.height, conv.width)
         shape = conv.output_shape
         if space.from_planes:
-            self.data = _flat_planes("data", in_shape)
+            self.data = emit.planes("data", in_shape)
         else:
             self.data = emit.whole("data", in_shape, task.data)
         self.weight = emit.buffer("weight", (space.runs, space.taps[1], space.taps[0], lanes))
@@ -247,8 +241,8 @@ class _Kernel:
         self.residual = None
         if space.to_planes:
             if task.residual is not None:
-                self.residual = _flat_planes("residual", shape)
-            self.out = _flat_planes("out", shape)
+                self.residual = emit.planes("residual", shape)
+            self.out = emit.planes("out", shape)
         else:
             if task.residual is not None:
                 self.residual = emit.interior("residual", shape, task.residual)

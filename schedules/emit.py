@@ -81,6 +81,12 @@ def placed(name: str, shape: Sequence[int], layout: Layout, place: Place | None)
     return T.arg(name, view)
 
 
+def planes(name: str, shape: Sequence[int]) -> Any:
+    """A parameter: row-major maps as [N, C, pixel]; a caller's memory is aligned to one float."""
+    n, c, h, w = shape
+    return T.arg(name, tirx.decl_buffer((n, c, h * w), "float32", name=name, data_alignment=4))
+
+
 @contextmanager
 def loops(**extents: int) -> Iterator[Any]:
     """Nested serial loops, named; yields their variables in order (one: the variable itself)."""

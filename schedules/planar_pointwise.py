@@ -30,7 +30,6 @@ import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.tirx import Broadcast, Ramp
-from tvm.tirx.script import builder as T
 
 from edgeconv.layout import Layout
 from edgeconv.operators.convolution import apply_activation
@@ -182,19 +181,13 @@ class _Operands:
 
 
 def _operands(task: ConvTask, space: Space) -> _Operands:
-    """Declare the parameters: maps as [N, channel, pixel]; a caller's need not be aligned."""
+    """Declare the parameters."""
     conv = task.conv
-    pixels = conv.height * conv.width
-
-    def planes(name: str, channels: int) -> Any:
-        shape = (conv.batch, channels, pixels)
-        return T.arg(name, tirx.decl_buffer(shape, "float32", name=name, data_alignment=4))
-
-    data = planes("data", conv.in_channels)
+    data = emit.planes("data", (conv.batch, conv.in_channels, conv.height, conv.width))
     weight = emit.buffer("weight", (conv.groups, space.runs, space.cpg, space.channels))
     bias = emit.buffer("bias", (conv.out_channels,)) if task.bias else None
-    residual = planes("residual", conv.out_channels) if task.residual is not None else None
-    return _Operands(task, data, weight, bias, residual, planes("out", conv.out_channels))
+    residual = None if task.residual is None else emit.planes("residual", conv.output_shape)
+    return _Operands(task, data, weight, bias, residual, emit.planes("out", conv.output_shape))
 
 
 def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
