@@ -229,6 +229,8 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int, lanes: int) -> b
             return True
         if _is_image(node.output) and out.is_plain and pointwise_layout.accepts(conv, lanes):
             return True
+        if _is_image(value) and pointwise_layout.reads_planes(conv, lanes):
+            return True
     if any(rim(node)):
         return False
     if value.shape[2:] == (1, 1):

@@ -1,8 +1,8 @@
-"""Where a pointwise convolution between row-major maps works on them as they are.
+"""Where a pointwise convolution works on row-major maps as they are.
 
-Blocks of channels would be transposed into and out of. That costs as much as `TRANSPOSE` input
-channels of every output and output channels of every input, whatever the vector width: wide
-machines multiply faster and copy faster. Against it stand the pixels that fill no whole vector.
+Grouped Spatial Pack broadcasts single input pixels, so it may as well find them in planes, and only
+its output is transposed, if a row-major one is wanted. A matrix product along the pixels needs no
+transpose at all, but is a little slower.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import math
 
 from edgeconv.workload import Conv2d
 
-TRANSPOSE = 10  # multiply-adds of vectors that a vector's way through a transpose takes
-SLOWER = 0.05  # the kernel's share of time lost to copying panels and to the last pixels' tile
+TRANSPOSE = 10  # multiply-adds of vectors in the time of a vector's way through a transpose
+SLOWER = 0.05  # share of time that a matrix product loses to panels and to the last pixels
+FEWEST_LANES = 8  # narrower machines multiply by a lane of a vector of channels
 
 
 def accepts(conv: Conv2d, lanes: int) -> bool:
@@ -21,14 +22,23 @@ def accepts(conv: Conv2d, lanes: int) -> bool:
     return ordinary and conv.input_shuffle == 1 and conv.height * conv.width >= lanes
 
 
+def reads_planes(conv: Conv2d, lanes: int) -> bool:
+    """Whether it reads a row-major map as fast as channel blocks, whatever it writes."""
+    ordinary = conv.is_pointwise and conv.stride == (1, 1) and not any(conv.padding)
+    return ordinary and conv.groups == 1 and conv.input_shuffle == 1 and lanes >= FEWEST_LANES
+
+
 def prefers_rows(conv: Conv2d, lanes: int) -> bool:
-    """Whether it is also the faster way from a row-major input to a row-major output."""
+    """Whether a matrix product is the fastest way from a row-major input to a row-major output."""
     if not accepts(conv, lanes):
         return False
     inputs, outputs = conv.in_channels_per_group, conv.out_channels_per_group
-    copies = TRANSPOSE * (1 / inputs + 1 / outputs)
-    pixels = conv.height * conv.width
-    return copies + _waste(outputs, lanes) > SLOWER + _waste(pixels, lanes)
+    saved, lost = TRANSPOSE / inputs, SLOWER
+    if reads_planes(conv, lanes):
+        lost *= 2  # the other way loses nothing before its output
+    else:
+        saved += TRANSPOSE / outputs
+    return saved + _waste(outputs, lanes) > lost + _waste(conv.height * conv.width, lanes)
 
 
 def _waste(extent: int, lanes: int) -> float:
