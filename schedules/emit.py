@@ -165,6 +165,15 @@ def scratch(name: str, shape: Sequence[int]) -> Any:
     return IRBuilder.name(name, T.sblock_alloc_buffer(tuple(shape), "float32", scope="global"))
 
 
+def register(name: str, lanes: int) -> Any:
+    """A vector on the stack, which LLVM keeps in a register.
+
+    TVM puts arrays of less than 1 KiB and of no scope there. Those of `local` come from its pool of
+    workspaces: once a loop is parallel, LLVM can't tell them from memory that a prefetch touches.
+    """
+    return scratch(name, (lanes,))
+
+
 def prefetch(element: Any, ahead: int) -> None:
     """Ask for the cache line `ahead` bytes behind an element; it may lie behind the array's end."""
     line = [tirx.address_of(element), ahead]

@@ -28,9 +28,9 @@ class Isa:
     call: str
 
 
-AVX512 = Isa(r"vfn?m(add|sub)\d+ps.*%zmm", r"%[xyz]mm", r"\(%r[sb]p", r"\tcall")
-AVX2 = Isa(r"vfn?m(add|sub)\d+ps.*%ymm", r"%[xy]mm", r"\(%r[sb]p", r"\tcall")
-NEON = Isa(r"fml[as]\s+v\d+\.4s", r"\b[qv]\d+", r"\[(sp|x29)\b[^\]]*\](?!,)", r"\tblr?\s")
+AVX512 = Isa(r"vfn?m(add|sub)\d+ps.*%zmm", r"%[xyz]mm", r"\(%rsp", r"\tcall")
+AVX2 = Isa(r"vfn?m(add|sub)\d+ps.*%ymm", r"%[xy]mm", r"\(%rsp", r"\tcall")
+NEON = Isa(r"fml[as]\s+v\d+\.4s", r"\b[qv]\d+", r"\[(sp\b|x29, #-)", r"\tblr?\s")
 TARGETS = {"x86-avx512": AVX512, "x86-avx2": AVX2, "raspberry-pi-4": NEON, "raspberry-pi-5": NEON}
 
 
@@ -51,9 +51,11 @@ def innermost_loops(assembly: str) -> list[list[str]]:
     return [[x for x in lines[a : b + 1] if x.startswith("\t")] for a, b in inner]
 
 
-def compiled(target: str, conv: Conv2d, *, exact: bool = True) -> tuple[Choice, str]:
+def compiled(
+    target: str, conv: Conv2d, *, exact: bool = True, cores: int = 1
+) -> tuple[Choice, str]:
     """The strategy's choice for a convolution in channel blocks, and its assembly."""
-    cpu = device(target)
+    cpu = device(target, cores)
     task = ConvTask(
         conv, Layout(cpu.lanes, conv.padding), Layout(cpu.lanes), True, None, ("relu", ())
     )
@@ -61,7 +63,7 @@ def compiled(target: str, conv: Conv2d, *, exact: bool = True) -> tuple[Choice, 
     kernel = codegen.with_pointer_parameters(choice.family.build(task, choice.knobs, cpu), "conv")
     operands = tuple(Operand("workspace", 0, 64 * i) for i in range(4))
     main = codegen.main_function([], [], 64, 256, [Step("conv", operands, "conv")])
-    module = codegen.build({"conv": kernel, "main": main}, cpu.tvm_target(1))
+    module = codegen.build({"conv": kernel, "main": main}, cpu.tvm_target(cores))
     return choice, module.inspect_source("asm")
 
 
@@ -125,10 +127,11 @@ def test_hot_loop(target: str, name: str, request: pytest.FixtureRequest) -> Non
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("groups", [1, 4])
-def test_products_of_winograd(target: str, groups: int) -> None:
+@pytest.mark.parametrize("cores", [1, 2])
+def test_products_of_winograd(target: str, groups: int, cores: int) -> None:
     """The loops of the matrix products: those with multiply-adds and no other arithmetic."""
     conv = Conv2d(1, 128, 28, 28, 128, (3, 3), padding=(1, 1, 1, 1), groups=groups)
-    choice, assembly = compiled(target, conv, exact=False)
+    choice, assembly = compiled(target, conv, exact=False, cores=cores)
     assert choice.family.name == "winograd"
     isa = TARGETS[target]
     other = r"\tv?f?(add|sub|mul)(ps)?\b.*(mm|v\d)"
