@@ -48,7 +48,7 @@ def _family(name: str, title: str, module: Any, *, exact: bool = True) -> Family
 FAMILIES: tuple[Family, ...] = (
     _family("grouped_spatial_pack", "Grouped Spatial Pack (Gibson et al. 2020)", grouped_conv2d),
     _family("lane_groups", "Several narrow groups in one vector, lanes permuted", lane_groups),
-    _family("winograd", "Winograd F(4x4, 3x3)", winograd, exact=False),
+    _family("winograd", "Winograd F(4x4, 3x3) and F(2x2, 3x3)", winograd, exact=False),
 )
 
 
