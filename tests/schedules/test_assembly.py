@@ -19,9 +19,11 @@ TARGETS = {"x86-avx512": AVX512, "x86-avx2": AVX2, "raspberry-pi-4": NEON, "rasp
 
 
 @functools.cache
-def compiled(target: str, conv: Conv2d, *, exact: bool = True) -> tuple[Choice, str]:
+def compiled(
+    target: str, conv: Conv2d, *, exact: bool = True, cores: int = 1
+) -> tuple[Choice, str]:
     """The strategy's choice for a convolution in channel blocks, and its assembly."""
-    cpu = device(target)
+    cpu = device(target, cores)
     task = ConvTask(
         conv, Layout(cpu.lanes, conv.padding), Layout(cpu.lanes), True, None, ("relu", ())
     )
@@ -29,14 +31,14 @@ def compiled(target: str, conv: Conv2d, *, exact: bool = True) -> tuple[Choice, 
     return choice, assembly.compiled(choice.family, task, choice.knobs, cpu)
 
 
-def hot_loop(target: str, conv: Conv2d) -> tuple[Choice, list[str]]:
+def hot_loop(target: str, conv: Conv2d, cores: int = 1) -> tuple[Choice, list[str]]:
     """The choice and its hottest loop."""
-    choice, text = compiled(target, conv)
+    choice, text = compiled(target, conv, cores=cores)
     return choice, assembly.hottest(text, TARGETS[target])
 
 
-def check(target: str, conv: Conv2d, fmas_a_tile: int) -> None:
-    check_loop(target, *hot_loop(target, conv), fmas_a_tile)
+def check(target: str, conv: Conv2d, fmas_a_tile: int, cores: int = 1) -> None:
+    check_loop(target, *hot_loop(target, conv, cores), fmas_a_tile)
 
 
 def check_loop(target: str, choice: Choice, lines: list[str], fmas_a_tile: int) -> None:
@@ -47,12 +49,13 @@ def check_loop(target: str, choice: Choice, lines: list[str], fmas_a_tile: int) 
     spills = [x for x in matching(lines, isa.stack) if re.search(isa.vector, x)]
     assert not spills, (choice.knobs_text, len(spills), spills[:4])
     assert not matching(lines, isa.call)
+    assert not matching(lines, isa.store), matching(lines, isa.store)[:4]
     assert fmas > len(lines) / 3, (choice.knobs_text, fmas, len(lines))
 
 
-def tile(target: str, conv: Conv2d) -> int:
+def tile(target: str, conv: Conv2d, cores: int) -> int:
     """Multiply-adds of one pass through the innermost loop, by the knobs."""
-    choice, _ = hot_loop(target, conv)
+    choice, _ = hot_loop(target, conv, cores)
     knobs = choice.knobs
     assert choice.family.name == "grouped_spatial_pack"
     taps = conv.kernel_size[1] if knobs.unroll_kw else 1
@@ -68,17 +71,19 @@ CONVOLUTIONS = {
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_hot_loop(target: str, name: str) -> None:
+@pytest.mark.parametrize("cores", [1, 2])
+def test_hot_loop(target: str, name: str, cores: int) -> None:
     conv = CONVOLUTIONS[name]
-    check(target, conv, tile(target, conv))
+    check(target, conv, tile(target, conv, cores), cores)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("groups", [1, 4])
-def test_products_of_winograd(target: str, groups: int) -> None:
+@pytest.mark.parametrize("cores", [1, 2])
+def test_products_of_winograd(target: str, groups: int, cores: int) -> None:
     """The loops of the matrix products: those with multiply-adds and no other arithmetic."""
     conv = Conv2d(1, 128, 28, 28, 128, (3, 3), padding=(1, 1, 1, 1), groups=groups)
-    choice, text = compiled(target, conv, exact=False)
+    choice, text = compiled(target, conv, exact=False, cores=cores)
     assert choice.family.name == "winograd"
     isa = TARGETS[target]
     other = r"\tv?f?(add|sub|mul)(ps)?\b.*(mm|v\d)"
