@@ -35,12 +35,18 @@ class Family:
     slices: bool  # takes `Conv2d.slices`
     supports: Callable[[ConvTask, Device], Mismatch | None]
     candidates: Callable[[ConvTask, Device], Iterator[Any]]
-    default_knobs: Callable[[ConvTask, Device], Any]
     estimate: Callable[[ConvTask, Any, Device], float]
     pack_weights: Callable[[ConvTask, Any, np.ndarray], np.ndarray]
     pack_bias: Callable[[ConvTask, Any, np.ndarray], np.ndarray]
     compute: Callable[[ConvTask, Any], tirx.PrimFunc]
     schedule: Callable[[Schedule, ConvTask, Any, Device], Schedule]
+
+    def default_knobs(self, task: ConvTask, device: Device) -> Any:
+        """The candidate with the least estimated cycles: no measuring."""
+        return min(
+            self.candidates(task, device),
+            key=lambda knobs: self.estimate(task, knobs, device),
+        )
 
     def build(self, task: ConvTask, knobs: Any, device: Device) -> tirx.PrimFunc:
         """The scheduled kernel `(data, weight, [bias], [residual], out)`."""

@@ -120,11 +120,6 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
             yield Knobs(lanes, rows, columns, False)
 
 
-def default_knobs(task: ConvTask, device: Device) -> Knobs:
-    """The candidate with the least estimated cycles (`estimate`)."""
-    return min(candidates(task, device), key=lambda knobs: estimate(task, knobs, device))
-
-
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core."""
     conv, space = task.conv, Space(task, knobs)

@@ -123,11 +123,6 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
             yield Knobs(lanes, rows, columns, False, True)
 
 
-def default_knobs(task: ConvTask, device: Device) -> Knobs:
-    """The candidate with the least estimated cycles (`estimate`)."""
-    return min(candidates(task, device), key=lambda knobs: estimate(task, knobs, device))
-
-
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core: per tile multiply-adds and shuffles, or loads, most of which cross two
     cache lines; for scratch planes also the copy.

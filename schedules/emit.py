@@ -168,9 +168,9 @@ class ConvOperands:
     def _residual_index(self, at: Sequence[Any]) -> tuple[Any, ...]:
         assert self.task.residual is not None
         block, other = self.task.out.block, self.task.residual.block
-        n, chunk, y, x, slot = at
         if block == other:
-            return (n, chunk, y, x, slot)
+            return tuple(at)
+        n, chunk, y, x, slot = at
         channel = chunk * block + slot
         return (n, channel // other, y, x, channel % other)
 

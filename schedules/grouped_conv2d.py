@@ -148,11 +148,6 @@ def _operand_registers(conv: Conv2d, device: Device, knobs: Knobs) -> int:
     return weights
 
 
-def default_knobs(task: ConvTask, device: Device) -> Knobs:
-    """The candidate with the least estimated cycles (`estimate`)."""
-    return min(candidates(task, device), key=lambda knobs: estimate(task, knobs, device))
-
-
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core: per tile the longest of FMAs, loads, latency and weight traffic."""
     conv, space = task.conv, Space(task, knobs)

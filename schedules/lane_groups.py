@@ -121,11 +121,6 @@ def _operand_registers(conv: Conv2d, device: Device, rows: int, columns: int) ->
     return rows * held + 1
 
 
-def default_knobs(task: ConvTask, device: Device) -> Knobs:
-    """The candidate with the least estimated cycles (`estimate`)."""
-    return min(candidates(task, device), key=lambda knobs: estimate(task, knobs, device))
-
-
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core: per tile the longest of multiply-adds, loads and latency, plus the
     permutes.

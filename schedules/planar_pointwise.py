@@ -32,7 +32,6 @@ from tvm.s_tir import Schedule
 from tvm.tirx import Broadcast, Ramp
 
 from edgeconv.layout import Layout
-from edgeconv.operators.convolution import apply_activation
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
     FMA_LATENCY,
@@ -104,11 +103,6 @@ def _most_channels(vectors: int, registers: int, limit: int) -> int:
     return max(1, min(limit, spare // vectors))
 
 
-def default_knobs(task: ConvTask, device: Device) -> Knobs:
-    """The candidate with the least estimated cycles (`estimate`)."""
-    return min(candidates(task, device), key=lambda knobs: estimate(task, knobs, device))
-
-
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core: per tile the longest of FMAs, loads and latency, plus the copies."""
     conv, space = task.conv, Space(task, knobs)
@@ -170,24 +164,15 @@ def pack_bias(task: ConvTask, knobs: Knobs, bias: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(bias)
 
 
-@dataclass(frozen=True)
-class _Operands:
-    task: ConvTask
-    data: Any
-    weight: Any
-    bias: Any | None
-    residual: Any | None
-    out: Any
-
-
-def _operands(task: ConvTask, space: Space) -> _Operands:
+def _operands(task: ConvTask, space: Space) -> emit.ConvOperands:
     """Declare the parameters."""
     conv = task.conv
     data = emit.planes("data", (conv.batch, conv.in_channels, conv.height, conv.width))
     weight = emit.buffer("weight", (conv.groups, space.runs, space.cpg, space.channels))
     bias = emit.buffer("bias", (conv.out_channels,)) if task.bias else None
     residual = None if task.residual is None else emit.planes("residual", conv.output_shape)
-    return _Operands(task, data, weight, bias, residual, emit.planes("out", conv.output_shape))
+    out = emit.planes("out", conv.output_shape)
+    return emit.ConvOperands(task, data, weight, bias, residual, out)
 
 
 def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
@@ -213,7 +198,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
 
 
 def _tile(
-    operands: _Operands,
+    operands: emit.ConvOperands,
     space: Space,
     knobs: Knobs,
     at: tuple[Any, Any, Any],
@@ -244,9 +229,7 @@ def _tile(
             c = emit.reduce("vc", space.cpg, axes[0])
             r, i, j = emit.all_spatial(tile, axes[1:])
             with emit.init():
-                start = tirx.const(0.0, "float32")
-                if operands.bias is not None:
-                    start = operands.bias[g * space.kpg + space.channel(run + r) + i]
+                start = operands.start(g * space.kpg + space.channel(run + r) + i)
                 emit.store(acc, Broadcast(start, lanes), [r, i, j, every])
             weight = Broadcast(operands.weight[g, run + r, c, i], lanes)
             product = panel[c, Ramp(j * lanes, 1, lanes)] * weight
@@ -254,10 +237,7 @@ def _tile(
         with emit.loops(**tile) as axes, emit.block("store"):
             r, i, j = emit.all_spatial(tile, axes)
             index = [n, g * space.kpg + space.channel(run + r) + i, pixel(j)]
-            value = acc[r, i, j, every]
-            if operands.residual is not None:
-                value = value + operands.residual[tuple(index)]
-            emit.store(operands.out, apply_activation(value, operands.task.activation), index)
+            operands.finish(acc[r, i, j, every], index)
 
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:

@@ -164,11 +164,6 @@ def _register_tiles(tiles: int, part: int, device: Device) -> Iterator[tuple[int
                 yield rows, vectors
 
 
-def default_knobs(task: ConvTask, device: Device) -> Knobs:
-    """The candidate with the least estimated cycles (`estimate`)."""
-    return min(candidates(task, device), key=lambda knobs: estimate(task, knobs, device))
-
-
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core: transforms by their operations, products by FMAs, loads and traffic.
 

@@ -87,6 +87,14 @@ class OnnxGraph:
             raise Unsupported(f"{node.op}: operand {position} is missing")
         return value
 
+    def gemm(self, node: Node) -> tuple[np.ndarray, np.ndarray | None]:
+        """Weight [outputs, inputs] and bias of a Gemm that is a dense layer."""
+        a = node.attributes
+        if a.get("transA", 0) or a.get("alpha", 1.0) != 1.0 or a.get("beta", 1.0) != 1.0:
+            raise Unsupported("Gemm with transA, alpha or beta")
+        weight, bias = self.required(node, 1), self.constant(node, 2)
+        return (weight if a.get("transB", 0) else weight.T), bias
+
     def clip_range(self, node: Node) -> tuple[float | None, float | None]:
         """Bounds of a Clip, from attributes (opset 6) or operands (11 and later)."""
         bounds: list[float | None] = []

@@ -231,11 +231,7 @@ def _conv(w: _Writer, node: Node) -> None:
 
 
 def _gemm(w: _Writer, node: Node) -> None:
-    a = node.attributes
-    if a.get("transA", 0) or a.get("alpha", 1.0) != 1.0 or a.get("beta", 1.0) != 1.0:
-        raise Unsupported("Gemm with transA, alpha or beta")
-    weight, bias = w.graph.required(node, 1), w.graph.constant(node, 2)
-    weight = weight if a.get("transB", 0) else weight.T
+    weight, bias = w.graph.gemm(node)
     constant = np.zeros(len(weight), np.float32) if bias is None else bias.reshape(-1)
     options = schema.FullyConnectedOptionsT()
     options.fusedActivationFunction, produced = w.absorb_activation(node)

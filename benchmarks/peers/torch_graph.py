@@ -119,11 +119,7 @@ def _conv(c: _Converter, node: Node) -> Any:
 
 
 def _gemm(c: _Converter, node: Node) -> Any:
-    a = node.attributes
-    if a.get("transA", 0) or a.get("alpha", 1.0) != 1.0 or a.get("beta", 1.0) != 1.0:
-        raise Unsupported("Gemm with transA, alpha or beta")
-    weight, bias = c.graph.required(node, 1), c.graph.constant(node, 2)
-    weight = weight if a.get("transB", 0) else weight.T
+    weight, bias = c.graph.gemm(node)
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
     with torch.no_grad():
         layer.weight.copy_(_tensor(weight))

@@ -16,16 +16,20 @@ SLOWER = 0.05  # share of time that a matrix product loses to panels and to the 
 FEWEST_LANES = 8  # narrower machines multiply by a lane of a vector of channels
 
 
+def _is_ordinary(conv: Conv2d) -> bool:
+    """Pointwise, pixel by pixel and channel by channel in order."""
+    dense = conv.is_pointwise and conv.stride == (1, 1) and not any(conv.padding)
+    return dense and conv.input_shuffle == 1
+
+
 def accepts(conv: Conv2d, lanes: int) -> bool:
     """Whether the kernel on row-major maps takes the convolution."""
-    ordinary = conv.is_pointwise and conv.stride == (1, 1) and not any(conv.padding)
-    return ordinary and conv.input_shuffle == 1 and conv.height * conv.width >= lanes
+    return _is_ordinary(conv) and conv.height * conv.width >= lanes
 
 
 def reads_planes(conv: Conv2d, lanes: int) -> bool:
     """Whether it reads a row-major map as fast as channel blocks, whatever it writes."""
-    ordinary = conv.is_pointwise and conv.stride == (1, 1) and not any(conv.padding)
-    return ordinary and conv.groups == 1 and conv.input_shuffle == 1 and lanes >= FEWEST_LANES
+    return _is_ordinary(conv) and conv.groups == 1 and lanes >= FEWEST_LANES
 
 
 def prefers_rows(conv: Conv2d, lanes: int) -> bool:

@@ -7,6 +7,8 @@ import threading
 
 import tvm
 
+from edgeconv.targets.host import available_cores
+
 _SHARE_CORES = -3  # every worker may use all the cores given; the default pins one thread to each
 _configured = threading.local()  # TVM keeps a pool for every thread that calls it
 
@@ -20,13 +22,6 @@ def use(threads: int) -> None:
     configure(_SHARE_CORES, threads, [str(c) for c in cores])
     _restore(set(cores))  # configuring moves the calling thread as well
     _configured.threads = threads
-
-
-def available_cores() -> set[int]:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return set(os.sched_getaffinity(0))
-    return set(range(os.cpu_count() or 1))
 
 
 def _restore(cores: set[int]) -> None:

@@ -60,7 +60,7 @@ def host(cpu0: Path = _CPU0) -> Device:
         l1d_kib=caches.get(1, 32),
         l2_kib=caches.get(2, 256),
         l3_kib=caches.get(3, 0),
-        cores=_cores(),
+        cores=len(available_cores()),
         features=_features(triple, cpu, flags),
         ghz=_ghz(cpu0),
     )
@@ -118,11 +118,11 @@ def _caches(cpu0: Path) -> dict[int, int]:
     return sizes
 
 
-def _cores() -> int:
+def available_cores() -> set[int]:
     """CPUs this process may run on: `taskset` and container CPU sets count."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
 
 
 def _ghz(cpu0: Path) -> float | None:

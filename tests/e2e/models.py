@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from edgeconv import targets
 
 OPSET = 17
 IR_VERSION = 8
@@ -141,6 +144,14 @@ def assert_close(
     assert actual.keys() == wanted.keys()
     errors = {name: relative_error(actual[name], wanted[name], floor) for name in wanted}
     assert max(errors.values()) <= tolerance, errors
+
+
+def native(name: str) -> targets.Device:
+    """A named device; skips the test if its code can't run here."""
+    found = targets.load(name)
+    if not found.is_native:
+        pytest.skip(f"this machine can't run code for {name}")
+    return found
 
 
 def convolution(

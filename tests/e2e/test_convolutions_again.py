@@ -8,20 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeconv import targets
 from tests.e2e.convolutions import Case, cases, check, check_exactly
+from tests.e2e.models import native
 
 pytestmark = pytest.mark.timeout(900)  # a failure is shrunk, which compiles many models
 
 NARROWER = ("x86-avx2", "x86-sse4")
-
-
-def device(name: str) -> targets.Device:
-    """A named device, if its code can run here."""
-    found = targets.load(name)
-    if not found.is_native:
-        pytest.skip(f"this machine can't run code for {name}")
-    return found
 
 
 @settings(max_examples=150)
@@ -32,7 +24,7 @@ def test_convolution(case: Case) -> None:
 
 @pytest.mark.parametrize("name", NARROWER)
 def test_convolution_of_narrower_vectors(name: str) -> None:
-    target = device(name)
+    target = native(name)
 
     @settings(max_examples=60)
     @given(cases())
@@ -44,7 +36,7 @@ def test_convolution_of_narrower_vectors(name: str) -> None:
 
 @pytest.mark.parametrize("name", NARROWER)
 def test_exact_convolution_of_narrower_vectors(name: str) -> None:
-    target = device(name)
+    target = native(name)
 
     @settings(max_examples=30)
     @given(cases(), st.sampled_from(("", "relu")))

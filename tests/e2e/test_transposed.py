@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgeconv
-from edgeconv import targets
+from tests.e2e.models import native
 from tests.e2e.transposed import Case, cases, check
 
 pytestmark = pytest.mark.timeout(900)  # a failure is shrunk, which compiles many models
@@ -35,9 +35,7 @@ def test_many_transposed(case: Case) -> None:
 
 @pytest.mark.parametrize("name", ["x86-avx2", "x86-sse4"])
 def test_narrower_vectors(name: str) -> None:
-    target = targets.load(name)
-    if not target.is_native:
-        pytest.skip(f"this machine can't run code for {name}")
+    target = native(name)
 
     @settings(max_examples=30)
     @given(cases())

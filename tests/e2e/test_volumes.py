@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 import edgeconv
-from edgeconv import targets
+from tests.e2e.models import native
 from tests.e2e.volumes import Case, cases, check
 
 pytestmark = pytest.mark.timeout(900)  # a failure is shrunk, which compiles many models
@@ -34,9 +34,7 @@ def test_many_volumes(case: Case) -> None:
 
 @pytest.mark.parametrize("name", ["x86-avx2", "x86-sse4"])
 def test_narrower_vectors(name: str) -> None:
-    target = targets.load(name)
-    if not target.is_native:
-        pytest.skip(f"this machine can't run code for {name}")
+    target = native(name)
 
     @settings(max_examples=20)
     @given(cases())

@@ -124,7 +124,7 @@ def test_strips_of_maps_that_fill_no_cache() -> None:
     for conv in convs:
         for out in (Layout(1), Layout(cpu.lanes)):
             task = ConvTask(conv, Layout(1), out, True, None, RELU)
-            blocks = depthwise_blocks.default_knobs(task, cpu)
+            blocks = BLOCKS.default_knobs(task, cpu)
             kernels.add(BLOCKS, task, blocks)
             strips.add(depthwise_blocks.Space(task, blocks).strips > 1)
         task = ConvTask(conv, Layout(1), Layout(1), True)
@@ -132,7 +132,7 @@ def test_strips_of_maps_that_fill_no_cache() -> None:
         kernels.add(ROWS, task, knobs)
         strips.add(depthwise_rows.Space(task, knobs).strips > 1)
         task = ConvTask(conv, Layout(cpu.lanes, conv.padding), Layout(1), True)
-        kernels.add(BLOCKS, task, depthwise_blocks.default_knobs(task, cpu))
+        kernels.add(BLOCKS, task, BLOCKS.default_knobs(task, cpu))
     kernels.check()
     assert strips == {True, False}
 

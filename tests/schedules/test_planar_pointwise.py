@@ -55,7 +55,7 @@ def test_default_settings(target: str, fused: bool, kernels_for: Callable[[str],
         (17, 33, 31, 1, 1),
     ):
         work = task(Conv2d(1, c, h, w, k, (1, 1), groups=g), fused=fused)
-        kernels.add(FAMILY, work, planar_pointwise.default_knobs(work, cpu))
+        kernels.add(FAMILY, work, FAMILY.default_knobs(work, cpu))
     kernels.check()
 
 
@@ -63,7 +63,7 @@ def test_two_threads() -> None:
     two = device("host", 2)
     kernels = Kernels(two)
     work = task(Conv2d(2, 32, 30, 31, 45, (1, 1)), fused=True)
-    kernels.add(FAMILY, work, planar_pointwise.default_knobs(work, two))
+    kernels.add(FAMILY, work, FAMILY.default_knobs(work, two))
     kernels.check()
 
 

@@ -99,7 +99,7 @@ def tasks(draw: st.DrawFn, cpu: Device) -> tuple[ConvTask, winograd.Knobs]:
             legal.append(found)
     found = draw(st.sampled_from(legal))
     knobs = st.sampled_from(list(winograd.candidates(found, cpu)))
-    return found, draw(st.just(winograd.default_knobs(found, cpu)) | knobs)
+    return found, draw(st.just(family("winograd").default_knobs(found, cpu)) | knobs)
 
 
 def check_drawn(target: str, examples: int) -> None:
@@ -139,7 +139,7 @@ def test_padding_lanes_may_hold_nan(monkeypatch: pytest.MonkeyPatch) -> None:
         blocked = Layout(host.lanes)
         found = ConvTask(conv, Layout(host.lanes, SAME), blocked, True, blocked)
         assert winograd.supports(found, host) is None
-        several.add(family("winograd"), found, winograd.default_knobs(found, host))
+        several.add(family("winograd"), found, family("winograd").default_knobs(found, host))
     several.check()
 
 
