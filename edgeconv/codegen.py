@@ -108,9 +108,40 @@ def _scratch_on_cpu(func: tirx.PrimFunc, _mod: Any, _context: Any) -> tirx.PrimF
     return func.with_body(body)
 
 
+@tirx.transform.prim_func_pass(opt_level=0)
+def _registers_on_stack(func: tirx.PrimFunc, _mod: Any, _context: Any) -> tirx.PrimFunc:
+    """Put arrays of scope `local` on the stack, whatever their size.
+
+    TVM takes all but the smallest from a pool. In a parallel kernel LLVM then can't tell them from
+    memory that a prefetch touches, and stores accumulators in every step.
+    """
+    return func.with_body(_with_local_on_stack(func.body))
+
+
+def _with_local_on_stack(stmt: Any) -> Any:
+    keep = {"disable_lower_builtin": tirx.IntImm("bool", 1)}
+    again = _with_local_on_stack
+    if isinstance(stmt, tirx.AllocBuffer):
+        if stmt.buffer.scope() != "local":
+            return stmt
+        return tirx.AllocBuffer(stmt.buffer, {**dict(stmt.annotations), **keep}, stmt.span)
+    if isinstance(stmt, tirx.SeqStmt):
+        return tirx.SeqStmt([again(part) for part in stmt.seq], stmt.span)
+    if isinstance(stmt, tirx.AttrStmt):
+        return tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, again(stmt.body), stmt.span)
+    if isinstance(stmt, tirx.For):
+        head = (stmt.loop_var, stmt.min, stmt.extent, stmt.kind)
+        tail = (stmt.thread_binding, stmt.annotations, stmt.step, stmt.span)
+        return tirx.For(*head, again(stmt.body), *tail)
+    if isinstance(stmt, tirx.IfThenElse):
+        otherwise = None if stmt.else_case is None else again(stmt.else_case)
+        return tirx.IfThenElse(stmt.condition, again(stmt.then_case), otherwise, stmt.span)
+    return stmt
+
+
 def _pipeline() -> tuple[Any, Any, Any]:
     lower, finalize_host, finalize_device = tirx.get_tir_pipeline("s_tir")
-    passes = tvm.ir.transform.Sequential([_scratch_on_cpu, finalize_host()])
+    passes = tvm.ir.transform.Sequential([_registers_on_stack, _scratch_on_cpu, finalize_host()])
     return lower, lambda: passes, finalize_device
 
 

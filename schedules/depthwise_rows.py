@@ -260,7 +260,7 @@ class Kernel:
             n, run = emit.all_spatial(grid, axes)
             self.acc = emit.local("acc", (self.knobs.rows, self.knobs.columns, self.lanes))
             if space.copied:
-                self.scratch = emit.local("planes", (space.sx * space.strip_rows * space.pitch,))
+                self.scratch = emit.scratch("planes", (space.sx * space.strip_rows * space.pitch,))
                 with T.serial(0, space.sx * space.strip_rows * space.pitch // self.lanes) as z:
                     emit.store(self.scratch, self._zero(), [self.ramp(z * self.lanes)])
             if not knobs.scratch:

@@ -6,7 +6,6 @@ fixed signature; with these helpers they keep TVMScript's look.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -196,35 +195,13 @@ def conv_operands(
 
 
 def local(name: str, shape: Sequence[int]) -> Any:
-    """A block-local array that becomes registers once its loops are unrolled."""
+    """A block-local array on the stack that becomes registers once its loops are unrolled."""
     return IRBuilder.name(name, T.sblock_alloc_buffer(tuple(shape), "float32", scope="local"))
 
 
 def scratch(name: str, shape: Sequence[int]) -> Any:
     """A block-local array in memory; each thread has its own."""
     return IRBuilder.name(name, T.sblock_alloc_buffer(tuple(shape), "float32", scope="global"))
-
-
-STACK_BYTES = 1024  # TVM puts smaller arrays of no scope on the stack
-
-
-def on_stack(floats: int) -> bool:
-    """Whether an array of `scratch` lies on the stack, where LLVM can keep it in registers."""
-    return floats * 4 < STACK_BYTES
-
-
-def register(name: str, lanes: int) -> Any:
-    """A vector on the stack, which LLVM keeps in a register."""
-    return scratch(name, (lanes,))
-
-
-def accumulators(name: str, shape: Sequence[int]) -> Any:
-    """A block-local array that becomes registers; see `on_stack` for a loop with a prefetch.
-
-    Arrays of scope `local` come from TVM's pool of workspaces. Once the kernel is parallel, LLVM
-    can't tell them from memory that a prefetch touches, and stores them in every step.
-    """
-    return (scratch if on_stack(math.prod(shape)) else local)(name, shape)
 
 
 def run(start: Any, lanes: int) -> Any:

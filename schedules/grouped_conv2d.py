@@ -66,7 +66,6 @@ class Knobs:
         unroll_kw: whether the horizontal taps are unrolled into the body.
         quad: input channels loaded as one vector, from whose lanes they are broadcast; 1: each
             channel is loaded by itself.
-        prefetch: whether weights of the next channel tile are fetched meanwhile.
     """
 
     lanes: int
@@ -76,7 +75,6 @@ class Knobs:
     per_group: bool
     unroll_kw: bool
     quad: int = 1
-    prefetch: bool = True
 
 
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
@@ -113,8 +111,7 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                 for columns in range(1, min(registers, conv.out_width) + 1):
                     tile = rows * columns * vectors
                     unroll = quad == 1 and tile * conv.kernel_size[1] <= MAX_UNROLLED_FMAS
-                    prefetch = device.cores == 1 or emit.on_stack(tile * lanes)
-                    knobs = Knobs(lanes, rows, columns, vectors, per_group, unroll, quad, prefetch)
+                    knobs = Knobs(lanes, rows, columns, vectors, per_group, unroll, quad)
                     if tile + _operand_registers(conv, device, knobs) > registers:
                         break
                     yield knobs
@@ -306,7 +303,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
         grid = dict(n=conv.batch, oc=space.channel_tiles, oh=space.row_tiles, ow=space.column_tiles)
         with emit.loops(**grid) as axes, emit.block("tile"):
             n, oc, oh, ow = emit.all_spatial(grid, axes)
-            acc = emit.accumulators("acc", (rows, columns, vectors, lanes))
+            acc = emit.local("acc", (rows, columns, vectors, lanes))
             first_row = tile_start(oh, rows, conv.out_height)
             first_column = tile_start(ow, columns, conv.out_width)
             r, s = conv.tap_rows, conv.kernel_size[1]
@@ -314,8 +311,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
             taps = dict(kw=s, k=knobs.quad)
             tile = dict(i=rows, j=columns, m=vectors)
             with emit.loops(**steps) as step:
-                if knobs.prefetch:
-                    _prefetch(operands, space, (oc, oh * space.column_tiles + ow), step)
+                _prefetch(operands, space, (oc, oh * space.column_tiles + ow), step)
                 with emit.loops(**taps, **tile) as axes, emit.block("update"):
                     cc, kh, ci, kw, k = emit.all_reduce({**steps, **taps}, [*step, *axes[:2]])
                     i, j, m = emit.all_spatial(tile, axes[2:])

@@ -439,7 +439,7 @@ def _products(
     grid = dict(e=space.products, k=space.channel_tiles, r=ceil_div(knobs.tiles, knobs.rows))
     with emit.loops(**grid) as axes, emit.block("product"):
         e, k, r = emit.all_spatial(grid, axes)
-        acc = {at: emit.register("acc", lanes) for at in tile}
+        acc = {at: emit.local("acc", (lanes,)) for at in tile}
         start = tile_start(r, knobs.rows, knobs.tiles)
         for register in acc.values():
             emit.store(register, zeros, [every])
