@@ -7,7 +7,7 @@ fixed signature; with these helpers they keep TVMScript's look.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,26 @@ def loops(**extents: int) -> Iterator[Any]:
         for name, variable in zip(extents, found, strict=True):
             IRBuilder.name(name, variable)
         yield found if len(found) > 1 else found[0]
+
+
+@contextmanager
+def unrolled(**extents: int) -> Iterator[Any]:
+    """Nested unrolled loops, named; yields their variables as `loops` does."""
+    with ExitStack() as stack:
+        found = []
+        for name, extent in extents.items():
+            found.append(IRBuilder.name(name, stack.enter_context(T.unroll(0, extent))))
+        yield found if len(found) > 1 else found[0]
+
+
+@contextmanager
+def when(condition: Any | None) -> Iterator[None]:
+    """Statements that run only if `condition` holds; None: always."""
+    if condition is None:
+        yield
+        return
+    with T.If(condition), T.Then():
+        yield
 
 
 def spatial(name: str, extent: int, value: Any) -> Any:

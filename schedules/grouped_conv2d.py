@@ -12,6 +12,8 @@ while the reduction runs over it, and weights are packed at compile time in the 
           rows, columns, vectors (unrolled): acc += broadcast(data) · weight vector
         out = activation(acc + residual)
 
+Taps that read only padding are skipped (see padding).
+
 A tile reads the window of input channels its groups own. Vectors are cut from the whole range of
 output channels, so a tile may span several groups; then its window does too, and the weights hold
 zeros for foreign channels. In NHWC they can be cut from each group apart (`per_group`): the last
@@ -34,6 +36,7 @@ import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.tirx import Ramp
+from tvm.tirx.script import builder as T
 
 from edgeconv.operators.convolution import shuffled
 from edgeconv.schedules import emit
@@ -49,6 +52,13 @@ from edgeconv.schedules.common import (
     lacks_halo,
     minimum,
     tile_start,
+)
+from edgeconv.schedules.padding import (
+    column_inside,
+    columns_inside,
+    columns_met,
+    row_inside,
+    rows_met,
 )
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
@@ -149,10 +159,12 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core: per tile the longest of FMAs, loads, latency and weight traffic."""
     conv, space = task.conv, Space(task, knobs)
     pixels = knobs.rows * knobs.columns
-    steps = space.window * conv.tap_rows * conv.kernel_size[1]
-    loads = pixels / knobs.quad + knobs.vectors
+    steps = space.window * conv.tap_rows * conv.kernel_size[1] * rows_met(conv, knobs.rows)
+    share = columns_met(conv, knobs.columns, knobs.unroll_kw)
+    loads = pixels * share / knobs.quad + knobs.vectors
     weights = steps * knobs.vectors * knobs.lanes * 4
-    step = max(pixels * knobs.vectors / device.fma_ports, loads / device.load_ports, FMA_LATENCY)
+    fmas = pixels * share * knobs.vectors
+    step = max(fmas / device.fma_ports, loads / device.load_ports, FMA_LATENCY)
     cycles = steps * step
     if weights > device.l1d_kib * 1024 // 2:
         cycles = max(cycles, weights / L2_BYTES_PER_CYCLE)
@@ -304,39 +316,93 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
         with emit.loops(**grid) as axes, emit.block("tile"):
             n, oc, oh, ow = emit.all_spatial(grid, axes)
             acc = emit.local("acc", (rows, columns, vectors, lanes))
-            first_row = tile_start(oh, rows, conv.out_height)
-            first_column = tile_start(ow, columns, conv.out_width)
-            r, s = conv.tap_rows, conv.kernel_size[1]
-            steps = dict(cc=space.chunks, kh=r, ci=space.chunk // knobs.quad)
-            taps = dict(kw=s, k=knobs.quad)
+            first = (
+                tile_start(oh, rows, conv.out_height),
+                tile_start(ow, columns, conv.out_width),
+            )
             tile = dict(i=rows, j=columns, m=vectors)
-            with emit.loops(**steps) as step:
-                _prefetch(operands, space, (oc, oh * space.column_tiles + ow), step)
-                with emit.loops(**taps, **tile) as axes, emit.block("update"):
-                    cc, kh, ci, kw, k = emit.all_reduce({**steps, **taps}, [*step, *axes[:2]])
-                    i, j, m = emit.all_spatial(tile, axes[2:])
-                    with emit.init():
-                        bias = operands.start(oc, m, every)
-                        start = bias if task.bias else emit.spread(bias, lanes)
-                        emit.store(acc, start, [i, j, m, every])
-                    chunk, slot = space.data_channel(oc, cc, ci * knobs.quad)
-                    y, x = operands.pixel(first_row + i, first_column + j, kh, kw)
-                    image = operands.image(n, kh)
-                    if knobs.quad == 1:
-                        value = emit.spread(operands.data[image, chunk, y, x, slot], lanes)
-                    else:
-                        quad = operands.data[image, chunk, y, x, Ramp(slot, 1, knobs.quad)]
-                        value = tirx.Shuffle([quad], [k] * lanes)
-                    product = value * operands.weight[oc, cc, kh, ci, kw, k, m, every]
-                    emit.store(acc, acc[i, j, m, every] + product, [i, j, m, every])
+            with emit.unrolled(**tile) as (i, j, m):
+                bias = operands.start(oc, m, every)
+                start = bias if task.bias else emit.spread(bias, lanes)
+                emit.store(acc, start, [i, j, m, every])
+            with emit.loops(cc=space.chunks, kh=conv.tap_rows) as (cc, kh):
+                _row(operands, space, acc, (n, oc, oh, ow), first, (cc, kh))
             stored = {**tile, "lane": lanes}
             with emit.loops(**stored) as axes, emit.block("store"):
                 i, j, m, lane = emit.all_spatial(stored, axes)
                 chunk, slot = space.out_channel(oc, m, lane)
-                at = [n, chunk, first_row + i, first_column + j, slot]
+                at = [n, chunk, first[0] + i, first[1] + j, slot]
                 operands.finish(acc[i, j, m, lane], at)
 
     return emit.prim_func("grouped_conv2d", body)
+
+
+def _row(
+    operands: emit.ConvOperands,
+    space: Space,
+    acc: Any,
+    tile: tuple[Any, Any, Any, Any],
+    first: tuple[Any, Any],
+    at: tuple[Any, Any],
+) -> None:
+    """Add one row of the kernel for a chunk of channels, unless it lies in the padding."""
+    knobs, (cc, kh) = space.knobs, at
+    _, oc, oh, ow = tile
+    channels = space.chunk // knobs.quad
+
+    def steps(multiply: bool) -> None:
+        with emit.loops(ci=channels) as ci:
+            _prefetch(operands, space, (oc, oh * space.column_tiles + ow), (cc, kh, ci))
+            if multiply:
+                _multiply(operands, space, acc, tile, first, (cc, kh, ci))
+
+    inside = row_inside(space.conv, knobs.rows, first[0], kh)
+    if inside is None:
+        steps(True)
+        return
+    with T.If(inside):
+        with T.Then():
+            steps(True)
+        with T.Else():
+            steps(False)
+
+
+def _multiply(
+    operands: emit.ConvOperands,
+    space: Space,
+    acc: Any,
+    tile: tuple[Any, Any, Any, Any],
+    first: tuple[Any, Any],
+    at: tuple[Any, Any, Any],
+) -> None:
+    """Add the taps of one row of the kernel, for one channel or one quad of channels."""
+    conv, knobs, (cc, kh, ci), (n, oc, _, _) = space.conv, space.knobs, at, tile
+    every, image = emit.run(0, knobs.lanes), operands.image(n, kh)
+    chunk, slot = space.data_channel(oc, cc, ci * knobs.quad)
+
+    def add(kw: Any, k: Any, i: Any, j: Any, m: Any) -> None:
+        y, x = operands.pixel(first[0] + i, first[1] + j, kh, kw)
+        if knobs.quad == 1:
+            value = emit.spread(operands.data[image, chunk, y, x, slot], knobs.lanes)
+        else:
+            quad = operands.data[image, chunk, y, x, Ramp(slot, 1, knobs.quad)]
+            value = tirx.Shuffle([quad], [k] * knobs.lanes)
+        product = value * operands.weight[oc, cc, kh, ci, kw, k, m, every]
+        emit.store(acc, acc[i, j, m, every] + product, [i, j, m, every])
+
+    def column(kw: Any, columns: Sequence[int]) -> None:
+        with emit.when(column_inside(conv, knobs.columns, first[1], kw)):
+            with emit.unrolled(k=knobs.quad, i=knobs.rows) as (k, i):
+                for j in columns:
+                    with emit.unrolled(m=knobs.vectors) as m:
+                        add(kw, k, i, j, m)
+
+    if knobs.unroll_kw:
+        for kw in range(conv.kernel_size[1]):
+            column(kw, columns_inside(conv, knobs.columns, kw))
+    else:
+        with emit.loops(kw=conv.kernel_size[1]) as kw:
+            column(kw, range(knobs.columns))
 
 
 def _prefetch(
@@ -368,15 +434,11 @@ def _prefetch(
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over tiles of rows, the tile unrolled into registers, lanes vectorised."""
-    tile, update, write = (sch.get_sblock(name) for name in ("tile", "update", "store"))
+    tile, write = (sch.get_sblock(name) for name in ("tile", "store"))
     n, oc, oh, _ow = sch.get_loops(tile)
     outer = sch.fuse(n, oc, oh)
     if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
         sch.parallel(outer)
-    *_, cc, _kh, _ci, kw, k, i, j, m = sch.get_loops(update)
-    for loop in (i, j, m, k, *([kw] if knobs.unroll_kw else [])):
-        sch.unroll(loop)
-    sch.decompose_reduction(update, cc)
     *_, i, j, m, lane = sch.get_loops(write)
     for loop in (i, j, m):
         sch.unroll(loop)

@@ -14,6 +14,8 @@ reads the pixel.
           rows, columns (unrolled): acc += permute_k(data vector) · weight vector
         out = activation(acc + residual)
 
+Taps that read only padding are skipped (see padding).
+
 TIR's plain expression of the same would be one scalar load a lane, 10 to 20 times slower.
 
 Layouts: data and out are [N, C/b, H, W, b]. In blocks, a vector must not straddle two of them
@@ -23,7 +25,7 @@ neighbour, and where p·KPG is less than the lanes the vector is stored in part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +44,13 @@ from edgeconv.schedules.common import (
     held_pixels,
     lacks_halo,
     tile_start,
+)
+from edgeconv.schedules.padding import (
+    column_inside,
+    columns_inside,
+    columns_met,
+    row_inside,
+    rows_met,
 )
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
@@ -129,13 +138,14 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     (_, s), (_, stride), (_, dilation) = conv.kernel_size, conv.stride, conv.dilation
     r = conv.tap_rows
     width, pixels = conv.in_channels_per_group, knobs.rows * knobs.columns
-    fmas = pixels * r * s * width
+    met = rows_met(conv, knobs.rows)
+    fmas = pixels * r * s * width * met * columns_met(conv, knobs.columns, knobs.unroll_kw)
     # distinct pixels of a row that the unrolled taps share; without unrolling each tap loads anew
     span = (knobs.columns - 1) * stride + (s - 1) * dilation + 1
     row = min(knobs.columns * s, span) if knobs.unroll_kw else knobs.columns * s
-    loads = knobs.rows * r * row
+    loads = knobs.rows * r * row * met
     permutes = loads * width if width > 1 else 0
-    latency = r * s * width * FMA_LATENCY
+    latency = r * s * width * met * FMA_LATENCY
     busy = max(fmas / device.fma_ports, (loads + r * s * width) / device.load_ports, latency)
     # permutes take the multiplier's ports on most cores
     cycles = max(busy, (fmas + permutes) / device.fma_ports)
@@ -234,23 +244,15 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
             acc = emit.local("acc", (knobs.rows, knobs.columns, lanes))
             first_row = tile_start(oh, knobs.rows, conv.out_height)
             first_column = tile_start(ow, knobs.columns, conv.out_width)
-            taps = dict(kh=conv.tap_rows, k=space.cpg, kw=conv.kernel_size[1])
             tile = dict(i=knobs.rows, j=knobs.columns)
-            with emit.loops(**taps, **tile) as axes, emit.block("update"):
-                kh, k, kw = emit.all_reduce(taps, axes[:3])
-                i, j = emit.all_spatial(tile, axes[3:])
-                with emit.init():
-                    bias = operands.start(v, every)
-                    start = bias if task.bias else tirx.Broadcast(bias, lanes)
-                    emit.store(acc, start, [i, j, every])
-                y, x = operands.pixel(first_row + i, first_column + j, kh, kw)
-                block, channel = task.data.block, space.in_channel(v)
-                at = Ramp(channel % block, 1, lanes)
-                pixels = operands.data[operands.image(n, kh), channel // block, y, x, at]
-                source = [s + k for s in space.permutation()]
-                operand = pixels if space.is_identity else tirx.Shuffle([pixels], source)
-                product = operand * operands.weight[v, kh, k, kw, every]
-                emit.store(acc, acc[i, j, every] + product, [i, j, every])
+            with emit.unrolled(**tile) as (i, j):
+                start = operands.start(v, every)
+                start = start if task.bias else tirx.Broadcast(start, lanes)
+                emit.store(acc, start, [i, j, every])
+            nest = emit.unrolled if knobs.unroll_kh else emit.loops
+            with nest(kh=conv.tap_rows) as kh:
+                with emit.when(row_inside(conv, knobs.rows, first_row, kh)):
+                    _row(operands, space, acc, (n, v, first_row, first_column), kh)
             stored = {**tile, "lane": min(lanes, _stored_lanes(space))}
             with emit.loops(**stored) as axes, emit.block("store"):
                 i, j, lane = emit.all_spatial(stored, axes)
@@ -262,6 +264,37 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
     return emit.prim_func("lane_groups", body)
 
 
+def _row(
+    operands: emit.ConvOperands, space: Space, acc: Any, tile: tuple[Any, ...], kh: Any
+) -> None:
+    """Add one row of the kernel: all its columns and channels."""
+    conv, knobs, (n, v, first_row, first_column) = space.conv, space.knobs, tile
+    every, block, channel = Ramp(0, 1, knobs.lanes), space.task.data.block, space.in_channel(v)
+    at, image = Ramp(channel % block, 1, knobs.lanes), operands.image(n, kh)
+
+    def add(k: Any, kw: Any, i: Any, j: Any) -> None:
+        y, x = operands.pixel(first_row + i, first_column + j, kh, kw)
+        pixels = operands.data[image, channel // block, y, x, at]
+        source = [s + k for s in space.permutation()]
+        operand = pixels if space.is_identity else tirx.Shuffle([pixels], source)
+        product = operand * operands.weight[v, kh, k, kw, every]
+        emit.store(acc, acc[i, j, every] + product, [i, j, every])
+
+    def column(k: Any, kw: Any, columns: Sequence[int]) -> None:
+        with emit.when(column_inside(conv, knobs.columns, first_column, kw)):
+            with emit.unrolled(i=knobs.rows) as i:
+                for j in columns:
+                    add(k, kw, i, j)
+
+    with emit.unrolled(k=space.cpg) as k:  # a permute's lanes are constants
+        if knobs.unroll_kw:
+            for kw in range(conv.kernel_size[1]):
+                column(k, kw, columns_inside(conv, knobs.columns, kw))
+        else:
+            with emit.loops(kw=conv.kernel_size[1]) as kw:
+                column(k, kw, range(knobs.columns))
+
+
 def _stored_lanes(space: Space) -> int:
     """Lanes of a vector that are written: all in full blocks, else those that hold a channel."""
     return space.knobs.lanes if space.padded and space.used == space.knobs.lanes else space.used
@@ -269,17 +302,11 @@ def _stored_lanes(space: Space) -> int:
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over rows of tiles, the tile and its taps unrolled into registers."""
-    tile, update, write = (sch.get_sblock(name) for name in ("tile", "update", "store"))
+    tile, write = (sch.get_sblock(name) for name in ("tile", "store"))
     n, v, oh, _ow = sch.get_loops(tile)
     outer = sch.fuse(n, v, oh)
     if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
         sch.parallel(outer)
-    *_, kh, k, kw, i, j = sch.get_loops(update)
-    # k must be: a permute's lanes are constants
-    unrolled = [i, j, k, *([kw] if knobs.unroll_kw else []), *([kh] if knobs.unroll_kh else [])]
-    for loop in unrolled:
-        sch.unroll(loop)
-    sch.decompose_reduction(update, kh)
     *_, i, j, lane = sch.get_loops(write)
     sch.unroll(i)
     sch.unroll(j)

@@ -13,6 +13,7 @@ import pytest
 
 from edgeconv import schedules
 from edgeconv.layout import Layout
+from edgeconv.schedules.padding import columns_inside
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 from tests.schedules import assembly
@@ -80,7 +81,9 @@ def tile_work(name: str, knobs: Any) -> tuple[int, int]:
     taps = conv.kernel_size[1] if knobs.unroll_kw else 1
     stride, dilation = conv.stride[1], conv.dilation[1]
     row = {j * stride + k * dilation for j in range(knobs.columns) for k in range(taps)}
-    tile, read = knobs.rows * knobs.columns * taps, knobs.rows * len(row)
+    read = knobs.rows * len(row)
+    met = sum(len(columns_inside(conv, knobs.columns, k)) for k in range(taps))
+    tile = knobs.rows * (met if knobs.unroll_kw else knobs.columns)
     if family_name == LANES:
         return tile * conv.in_channels_per_group, read + taps * conv.in_channels_per_group
     return tile * knobs.vectors * knobs.quad, read + taps * knobs.vectors * knobs.quad

@@ -1,0 +1,85 @@
+"""Which taps of a kernel read only padding in a tile of outputs, so that they can be skipped.
+
+On maps not much larger than the kernel's reach that is a good part of them: 2 of 21 rows of a 3×3
+kernel on a map of 7 rows, and as many of its columns.
+
+A row or column of the kernel is skipped where it lies in the padding for all of a tile, by a branch
+outside the channel loop; in a tile as wide as the map, single outputs skip it at compile time.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from tvm import tirx
+
+from edgeconv.schedules.common import starts
+from edgeconv.workload import Conv2d
+
+WORTH_A_BRANCH = 0.02  # share of the multiply-adds
+
+
+def _meets(conv: Conv2d, axis: int, count: int, first: Any, tap: Any) -> tuple[Any, Any]:
+    """Conditions for a row (axis 0) or column (1) of the kernel to meet the image in a tile of
+    `count` outputs at `first`.
+    """
+    size = (conv.height, conv.width)[axis]
+    start = first * conv.stride[axis] - conv.padding[axis]
+    start = start + tap % conv.kernel_size[axis] * conv.dilation[axis]
+    return start + (count - 1) * conv.stride[axis] >= 0, start < size
+
+
+@functools.cache
+def _met(conv: Conv2d, axis: int, count: int) -> float:
+    """Share of the rows (axis 0) or columns (1) of the kernel, over all tiles of `count` outputs,
+    that meet the image.
+    """
+    outputs = (conv.out_height, conv.out_width)[axis]
+    firsts, taps = starts(outputs, count), range(conv.kernel_size[axis])
+    inside = sum(all(_meets(conv, axis, count, first, tap)) for first in firsts for tap in taps)
+    return inside / (len(firsts) * len(taps))
+
+
+@functools.cache
+def _branch(conv: Conv2d, axis: int, count: int) -> float:
+    """As `_met`, but 1 where so little is skipped that a branch isn't worth it."""
+    share = _met(conv, axis, count)
+    return share if share < 1 - WORTH_A_BRANCH else 1.0
+
+
+def rows_met(conv: Conv2d, rows: int) -> float:
+    """Share of the kernel's rows, over all tiles of `rows` rows, that aren't skipped."""
+    return _branch(conv, 0, rows)
+
+
+def columns_met(conv: Conv2d, columns: int, unrolled: bool) -> float:
+    """Share of the (column, kw) pairs, over all tiles of `columns` columns, that aren't skipped, if
+    the kernel's columns are unrolled or not.
+    """
+    if columns < conv.out_width:
+        return _branch(conv, 1, columns)
+    return _met(conv, 1, 1) if unrolled else 1.0
+
+
+def row_inside(conv: Conv2d, rows: int, first: Any, kh: Any) -> Any | None:
+    """Whether row `kh` of the kernel meets the image anywhere in the tile of `rows` rows at row
+    `first`; None if (nearly) every row does in every tile.
+    """
+    return None if _branch(conv, 0, rows) == 1 else tirx.all(*_meets(conv, 0, rows, first, kh))
+
+
+def column_inside(conv: Conv2d, columns: int, first: Any, kw: Any) -> Any | None:
+    """As `row_inside`, for column `kw` of the kernel; None too where a tile is as wide as the
+    map.
+    """
+    if columns == conv.out_width or _branch(conv, 1, columns) == 1:
+        return None
+    return tirx.all(*_meets(conv, 1, columns, first, kw))
+
+
+def columns_inside(conv: Conv2d, columns: int, kw: int) -> list[int]:
+    """The columns of a tile for which column `kw` of the kernel may meet the image."""
+    if columns < conv.out_width:
+        return list(range(columns))
+    return [j for j in range(columns) if all(_meets(conv, 1, 1, j, kw))]

@@ -1,0 +1,92 @@
+"""Taps that read only padding are not multiplied: rubbish in the halo does not reach the output."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeconv.layout import Layout
+from edgeconv.schedules import family
+from edgeconv.schedules.padding import columns_inside, columns_met, row_inside, rows_met
+from edgeconv.workload import Conv2d, ConvTask
+from tests.schedules import kernels as kernels_module
+from tests.schedules.kernels import Kernels, device
+
+SMALL = Conv2d(1, 32, 7, 7, 32, (3, 3), padding=(1, 1, 1, 1))
+WIDE = Conv2d(1, 32, 9, 12, 32, (3, 3), padding=(4, 6, 4, 6), dilation=(4, 6))
+STRIDED = Conv2d(1, 32, 9, 7, 32, (5, 4), (2, 3), (3, 2, 2, 3))
+
+
+def inside(conv: Conv2d, axis: int, output: int, tap: int) -> bool:
+    """Whether a tap of an output pixel reads the image: the definition."""
+    place = output * conv.stride[axis] + tap * conv.dilation[axis] - conv.padding[axis]
+    return 0 <= place < (conv.height, conv.width)[axis]
+
+
+@pytest.mark.parametrize("conv", [SMALL, WIDE, STRIDED])
+def test_shares_of_single_outputs_are_those_of_the_definition(conv: Conv2d) -> None:
+    shares = []
+    for axis, outputs in enumerate((conv.out_height, conv.out_width)):
+        pairs = [(o, t) for o in range(outputs) for t in range(conv.kernel_size[axis])]
+        shares.append(sum(inside(conv, axis, *pair) for pair in pairs) / len(pairs))
+    assert rows_met(conv, 1) == pytest.approx(shares[0])
+    assert columns_met(conv, conv.out_width, True) == pytest.approx(shares[1])
+    for kw in range(conv.kernel_size[1]):
+        met = [j for j in range(conv.out_width) if inside(conv, 1, j, kw)]
+        assert columns_inside(conv, conv.out_width, kw) == met
+
+
+def test_a_tile_skips_only_what_none_of_its_outputs_reads() -> None:
+    assert rows_met(SMALL, 2) == 1  # every pair of rows meets the image with every tap
+    assert row_inside(SMALL, 2, 0, 0) is None
+    assert columns_met(SMALL, 7, False) == 1
+    assert 0 < columns_met(WIDE, 3, False) < 1
+
+
+def poisoned(conv: Conv2d, name: str, knobs: dict[str, Any], monkeypatch: Any) -> None:
+    """Check a kernel on a buffer with infinities around the image."""
+    task = ConvTask(conv, Layout(16, conv.padding), Layout(16), True)
+    host = dataclasses.replace(device("x86-avx512"), cores=1)
+    if not host.is_native:
+        pytest.skip("needs AVX-512")
+    chosen = family(name)
+    setting = next(
+        k
+        for k in chosen.candidates(task, host)
+        if all(getattr(k, field) == value for field, value in knobs.items())
+    )
+    pack = kernels_module.pack
+
+    def with_infinities(x: np.ndarray, layout: Layout) -> np.ndarray:
+        buffer = pack(x, layout)
+        top, left, _, _ = layout.halo
+        full = np.full_like(buffer, np.inf)
+        within = (slice(None), slice(None), slice(top, top + conv.height))
+        image = (*within, slice(left, left + conv.width))
+        full[image] = buffer[image]
+        return full
+
+    monkeypatch.setattr(kernels_module, "pack", with_infinities)
+    kernels = Kernels(host)
+    kernels.add(chosen, task, setting)
+    kernels.check()
+
+
+@pytest.mark.parametrize("conv", [SMALL, STRIDED], ids=str)
+@pytest.mark.parametrize(("name", "conv_groups"), [("grouped_spatial_pack", 1), ("lane_groups", 8)])
+def test_padding_is_not_read(
+    conv: Conv2d, name: str, conv_groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv = dataclasses.replace(conv, groups=conv_groups)
+    whole_row = {"rows": 1, "columns": conv.out_width, "unroll_kw": True}
+    poisoned(conv, name, whole_row, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["grouped_spatial_pack", "lane_groups"])
+def test_tiles_beside_the_padding_skip_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dilation by 6 on 12 columns: tiles of 6 lie wholly inside or outside."""
+    conv = dataclasses.replace(WIDE, groups=1 if name == "grouped_spatial_pack" else 8)
+    poisoned(conv, name, {"rows": 1, "columns": 6}, monkeypatch)
