@@ -18,9 +18,10 @@ from tvm import tirx
 from edgeconv import codegen, memory, strategy
 from edgeconv.codegen import Operand, Step
 from edgeconv.graph.ir import Graph, Node, Value
-from edgeconv.graph.layout import Plan, choose_layouts, conv_task, is_scheduled_conv
+from edgeconv.graph.layout import choose_layouts, conv_task, is_scheduled_conv
 from edgeconv.graph.parts import Part, parts
 from edgeconv.graph.pipeline import optimise
+from edgeconv.graph.plan import Plan
 from edgeconv.layout import Layout
 from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
@@ -125,7 +126,7 @@ class _Builder:
         self.plan = choose_layouts(self.graph, self.device.lanes)
         self.progress("scheduling kernels")
         for node in self.graph.nodes:
-            if any(v in self.plan.aliases for v in node.outputs):
+            if any(self.plan.is_free(v) for v in node.outputs):
                 continue
             if all(v.size == 0 for v in node.outputs):
                 continue  # nothing to compute
@@ -248,12 +249,12 @@ class _Builder:
         def locate(operand: Value | int) -> Operand:
             if isinstance(operand, int):
                 return Operand("constants", 0, operand)
-            root = plan.root(operand)
+            root, offset = plan.storage(operand)
             if root in inputs:
-                return Operand("input", inputs[root], 0)
+                return Operand("input", inputs[root], offset)
             if root in outputs:
-                return Operand("output", outputs[root], 0)
-            return Operand("workspace", 0, offset_of[root])
+                return Operand("output", outputs[root], offset)
+            return Operand("workspace", 0, offset_of[root] + offset)
 
         steps = [
             Step(c.kernel, tuple(locate(o) for o in c.operands), c.layer.name) for c in self.calls

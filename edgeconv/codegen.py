@@ -95,7 +95,10 @@ def main_function(
 def _address(bases: dict[tuple[str, int], Any], operand: Operand) -> Any:
     base = bases[operand.space, operand.index]
     if operand.space in ("input", "output"):
-        return base.data if not len(base.shape) else tirx.address_of(base[(0,) * len(base.shape)])
+        start = base.data if not len(base.shape) else tirx.address_of(base[(0,) * len(base.shape)])
+        if not operand.offset:
+            return start
+        return tirx.call_intrin("handle", "tirx.handle_add_byte_offset", start, operand.offset)
     return tirx.address_of(base[operand.offset])
 
 

@@ -11,11 +11,12 @@ channels) read NCHW.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from edgeconv.graph import depthwise_layout, pointwise_layout
+from edgeconv.graph.concat_in_place import place_operands
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.parts import Part, parts, rim
+from edgeconv.graph.plan import Plan
 from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
 from edgeconv.operators.fold import FoldRange
 from edgeconv.operators.fused import pattern_of
@@ -26,26 +27,6 @@ FEW_CHANNELS = 4  # up to here a dense convolution reads NCHW: blocks would be m
 SMALLEST_BLOCK = 4
 ALIASING = 1024  # bytes; four rows of it, or every fourth row, are one way of common L1 caches
 _POOLS = ("max_pool2d", "avg_pool2d")
-
-
-@dataclass
-class Plan:
-    """Layouts of all values, which values share another's storage, and which want to be NHWC."""
-
-    layouts: dict[Value, Layout] = field(default_factory=dict)
-    nhwc: set[Value] = field(default_factory=set)
-    aliases: dict[Value, Value] = field(default_factory=dict)
-
-    def block(self, value: Value, lanes: int) -> int:
-        """Block in which an image's channels are to be stored."""
-        channels = value.shape[1]
-        return channels if value in self.nhwc and channels > 1 else block_for(channels, lanes)
-
-    def root(self, value: Value) -> Value:
-        """The value whose storage `value` uses."""
-        while value in self.aliases:
-            value = self.aliases[value]
-        return value
 
 
 def is_scheduled_conv(node: Node) -> bool:
@@ -62,6 +43,12 @@ def block_for(channels: int, lanes: int) -> int:
     while block < lanes and block < channels:
         block *= 2
     return min(block, lanes) if lanes >= SMALLEST_BLOCK else lanes
+
+
+def _block(plan: Plan, value: Value, lanes: int) -> int:
+    """Block in which an image's channels are to be stored."""
+    channels = value.shape[1]
+    return channels if value in plan.nhwc and channels > 1 else block_for(channels, lanes)
 
 
 def is_awkward(conv: Conv2d, lanes: int) -> bool:
@@ -145,6 +132,7 @@ def choose_layouts(graph: Graph, lanes: int) -> Plan:
         nodes.append(node)
     graph.nodes = nodes
     _widen_halos(graph, plan)
+    place_operands(graph, plan, lambda value, to: _copy(graph, value, to), _common)
     _plain_outputs(graph, plan)
     return plan
 
@@ -215,7 +203,7 @@ def _conv_input_block(node: Node, plan: Plan, lanes: int) -> int:
     if value.shape[2:] == (1, 1):
         return channels
     few = channels <= FEW_CHANNELS and node.attrs["groups"] == 1
-    return 1 if few else plan.block(value, lanes)
+    return 1 if few else _block(plan, value, lanes)
 
 
 def _readable(graph: Graph, plan: Plan, node: Node, block: int, lanes: int) -> bool:
@@ -246,7 +234,7 @@ def _conv_output(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lan
         return Layout(value.shape[1])
     if _writes_rows(node, plan, readers, lanes):
         return PLAIN
-    return Layout(plan.block(value, lanes)) if _is_image(value) else PLAIN
+    return Layout(_block(plan, value, lanes)) if _is_image(value) else PLAIN
 
 
 def _single(node: Node) -> Conv2d | None:
@@ -290,7 +278,7 @@ def _place(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: in
         plan.layouts[value] = PLAIN
         if not _is_image(value) or value.dtype != "float32":
             continue
-        block = plan.block(value, lanes)
+        block = _block(plan, value, lanes)
         readers = [r for r in consumers.get(value, []) if is_scheduled_conv(r)]
         read = any(r.inputs[0] is value for r in readers)
         wanted = read or any(r.inputs[-1] is value for r in readers)  # as a residual
@@ -347,6 +335,12 @@ def _without_aliases(value: Value, layout: Layout) -> Layout:
     top, left, bottom, right = layout.halo
     row = (left + value.shape[3] + right) * layout.block * 4
     return layout.with_halo((top, left, bottom, right + (row % ALIASING == 0)))
+
+
+def _common(value: Value, layouts: list[Layout]) -> Layout:
+    """The layout of `value` with the widest halo of several layouts."""
+    layout = layouts[0].with_halo(_union(layout.halo for layout in layouts))
+    return _without_aliases(value, layout) if any(layout.halo) else layout
 
 
 def _union(halos: Iterable[Halo]) -> Halo:

@@ -8,8 +8,9 @@ import pytest
 
 from edgeconv.graph.depthwise_layout import accepts
 from edgeconv.graph.ir import Graph, Value
-from edgeconv.graph.layout import Plan, block_for, choose_layouts
+from edgeconv.graph.layout import block_for, choose_layouts
 from edgeconv.graph.pipeline import optimise
+from edgeconv.graph.plan import Plan
 from edgeconv.layout import PLAIN, Layout
 from edgeconv.workload import Conv2d
 from tests.graph.graphs import Maker, Unchanged, ops
