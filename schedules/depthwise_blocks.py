@@ -43,6 +43,7 @@ from edgeconv.schedules.common import (
     tap_uses,
     tile_start,
 )
+from edgeconv.schedules.padding import columns_met, input_row_inside, input_rows_met
 from edgeconv.schedules.relayout import transpose
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
@@ -124,10 +125,12 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core."""
     conv, space = task.conv, Space(task, knobs)
     (r, s), pixels = conv.kernel_size, knobs.rows * knobs.columns
-    fmas = pixels * r * s
-    loads = len(space.row_uses()) * knobs.columns * s
+    met = input_rows_met(conv, whole=space.one_row)
+    fmas = pixels * r * s * met
+    loads = len(space.row_uses()) * met * knobs.columns * s
     if knobs.unroll_kw:
-        loads = len(space.row_uses()) * len(space.column_uses())
+        fmas *= columns_met(conv, knobs.columns, True) if space.column_tiles == 1 else 1
+        loads = len(space.row_uses()) * met * len(space.columns_inside())
     busy = max(fmas / device.fma_ports, (loads + r * s) / device.load_ports, FMA_LATENCY * r * s)
     tiles = space.strips * space.row_tiles * space.column_tiles * (busy + 12 + 2 * pixels)
     vector = 1.25 * (knobs.lanes.bit_length() - 1)  # cycles of a vector of a transposed square
@@ -191,6 +194,18 @@ class Space:
     def row_uses(self) -> dict[int, list[tuple[int, int]]]:
         """For every input row of a tile that is read: the (output row, kh) that read it."""
         return tap_uses(self.knobs.rows, self.taps[0], self.sy, self.dy)
+
+    @property
+    def one_row(self) -> bool:
+        """Whether a row of tiles is the whole map."""
+        return self.strips * self.row_tiles == 1
+
+    def columns_inside(self) -> dict[int, list[tuple[int, int]]]:
+        """As `column_uses`, without columns that lie beside the map in every tile."""
+        uses, conv = self.column_uses(), self.conv
+        if self.column_tiles > 1:
+            return uses
+        return {c: pairs for c, pairs in uses.items() if 0 <= c - conv.padding[1] < conv.width}
 
     def column_uses(self) -> dict[int, list[tuple[int, int]]]:
         """For every input column of a tile that is read: the (output column, kw) that read it."""
@@ -344,8 +359,8 @@ class _Kernel:
                 emit.store(self.acc, value, [i, j, self.every])
 
             if knobs.unroll_kw:
-                for r, rows in space.row_uses().items():
-                    for c, columns in space.column_uses().items():
+                for r, rows in self._rows_inside(first, row):
+                    for c, columns in space.columns_inside().items():
                         x = T.Bind(self._pixel(n, v, first, row, r, column, c))
                         for j, kw in columns:
                             for i, kh in rows:
@@ -353,7 +368,7 @@ class _Kernel:
             else:
                 with T.serial(0, space.taps[1]) as kw:
                     vectors = self._weights(v, kw)
-                    for r, rows in space.row_uses().items():
+                    for r, rows in self._rows_inside(first, row):
                         for j in range(knobs.columns):
                             c = j * space.sx + kw * space.dx
                             x = T.Bind(self._pixel(n, v, first, row, r, column, c))
@@ -367,6 +382,16 @@ class _Kernel:
                 else:
                     at = (n, v, first + row + i, column + j, self.every)
                     self._finish(value, at)
+
+    def _rows_inside(self, first: Any, row: Any) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        """The input rows of a tile that exist with their uses; what follows runs for those only."""
+        conv, space = self.conv, self.space
+        for r, uses in space.row_uses().items():
+            y = r if space.one_row else (first + row) * space.sy + r
+            inside = input_row_inside(conv, y - conv.padding[0], whole=space.one_row)
+            if inside is not False:
+                with emit.when(inside):
+                    yield r, uses
 
     def _weights(self, v: Any, kw: Any) -> list[Any]:
         """The vectors of one column of the filters."""

@@ -49,6 +49,7 @@ from edgeconv.schedules.common import (
     tile_start,
 )
 from edgeconv.schedules.depthwise_direct import Direct
+from edgeconv.schedules.padding import input_row_inside, input_rows_met
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 
@@ -129,8 +130,9 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """
     conv, space = task.conv, Space(task, knobs)
     r, s = conv.kernel_size
-    fmas = knobs.rows * knobs.columns * r * s
-    operands = space.input_rows * knobs.columns * s
+    met = input_rows_met(conv, whole=space.one_row) if knobs.scratch else 1.0
+    fmas = knobs.rows * knobs.columns * r * s * met
+    operands = space.input_rows * knobs.columns * s * met
     latency, loads = FMA_LATENCY * r * s, operands * CROSSING / device.load_ports
     shuffled = 0.0
     if not knobs.scratch:
@@ -140,7 +142,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     held = r * s if knobs.unroll_kw else r  # weights that wait in registers
     spare = 6 if space.sx == 1 else 10  # loads, and the indices of shuffles
     if knobs.rows * knobs.columns + held + spare > device.vector_registers:
-        loads += fmas / device.load_ports / 2  # some are loaded for each product instead
+        loads += fmas / device.load_ports  # they are loaded for each product instead
     busy = max((fmas + shuffled) / device.fma_ports, loads, latency)
     tiles = space.strips * space.row_tiles * space.column_tiles
     overhead = 8 + 2 * knobs.rows * knobs.columns + (0 if knobs.unroll_kw else 2 * s)
@@ -197,6 +199,11 @@ class Space:
         """Channels that share scratch planes: a divisor of all."""
         groups = self.conv.groups
         return max(d for d in range(1, MOST_CHANNELS + 1) if groups % d == 0)
+
+    @property
+    def one_row(self) -> bool:
+        """Whether a row of tiles is the whole map."""
+        return self.strips * self.row_tiles == 1
 
     def uses(self) -> dict[int, list[tuple[int, int]]]:
         """For every input row of a tile that is read: the (output row, kh) that read it."""
@@ -363,7 +370,7 @@ class Kernel:
                     emit.store(acc, start, [i, j, self.every])
 
             def taps(kw: Any, weights: list[Any]) -> None:
-                for r, uses in space.uses().items():
+                for r, uses in self._rows_inside(first + top):
                     for j, column in enumerate(columns):
                         args = (first, top * space.sy + r, column, kw)
                         x = T.Bind(self._pixels(n, group, *args))
@@ -380,6 +387,18 @@ class Kernel:
             for i in range(knobs.rows):
                 for j, column in enumerate(columns):
                     self.finish(n, channel, first + top + i, column, (i, j))
+
+    def _rows_inside(self, row: Any) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        """The input rows of the tile at an output row that exist with their uses; what follows runs
+        for those only.
+        """
+        space = self.space
+        for r, uses in space.uses().items():
+            y = (0 if space.one_row else row * space.sy) + r - self.conv.padding[0]
+            inside = input_row_inside(self.conv, y, whole=space.one_row)
+            if inside is not False:
+                with emit.when(inside):
+                    yield r, uses
 
     def weights(self, channel: Any, kw: Any) -> list[Any]:
         """The vectors of one column of the filter."""

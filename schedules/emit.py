@@ -111,7 +111,7 @@ def unrolled(**extents: int) -> Iterator[Any]:
 
 @contextmanager
 def when(condition: Any | None) -> Iterator[None]:
-    """Statements that run only if `condition` holds; None: always."""
+    """Statements that run only if `condition`, an expression, holds; None: always."""
     if condition is None:
         yield
         return

@@ -18,6 +18,7 @@ from edgeconv.schedules.common import starts
 from edgeconv.workload import Conv2d
 
 WORTH_A_BRANCH = 0.02  # share of the multiply-adds
+WORTH_A_BRANCH_A_ROW = 0.06
 
 
 def _meets(conv: Conv2d, axis: int, count: int, first: Any, tap: Any) -> tuple[Any, Any]:
@@ -83,3 +84,20 @@ def columns_inside(conv: Conv2d, columns: int, kw: int) -> list[int]:
     if columns < conv.out_width:
         return list(range(columns))
     return [j for j in range(columns) if all(_meets(conv, 1, 1, j, kw))]
+
+
+def input_rows_met(conv: Conv2d, *, whole: bool) -> float:
+    """Share of the multiply-adds that is left when `input_row_inside` skips rows of the input."""
+    share = _met(conv, 0, 1)
+    return share if whole or share < 1 - WORTH_A_BRANCH_A_ROW else 1.0
+
+
+def input_row_inside(conv: Conv2d, y: Any, *, whole: bool) -> Any | None:
+    """Whether input row `y` exists, so that the taps that read it count: a number if `whole` (the
+    map is one tile, `y` an int), an expression, or None where too few don't for a branch.
+    """
+    if whole:
+        return None if 0 <= y < conv.height else False
+    if input_rows_met(conv, whole=False) == 1:
+        return None
+    return tirx.all(y >= 0, y < conv.height)
