@@ -17,8 +17,8 @@ Taps that read only padding are skipped (see padding).
 A tile reads the window of input channels its groups own. Vectors are cut from the whole range of
 output channels, so a tile may span several groups; then its window does too, and the weights hold
 zeros for foreign channels. In NHWC they can be cut from each group apart (`per_group`): the last
-vector of a group overlaps its neighbour, and nothing is multiplied by zero. Groups narrower than a
-vector: see lane_groups.
+vector of a group overlaps its neighbour, or, in a group narrower than the vector, is stored in
+part; so nothing is multiplied by zero. Several groups in a vector: see lane_groups.
 
 Layouts: data [N, C/b, H, W, b] with a halo that stands for the padding; weights see `pack_weights`;
 out [N, K/b', OH, OW, b'], where b' may be K (NHWC) or 1 (NCHW). The last tile of a row, a column or
@@ -110,9 +110,9 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     conv, widest = task.conv, lanes_for(task, device)
     kpg, registers = conv.out_channels_per_group, device.vector_registers
     splits = [(widest, False)]
-    if conv.groups > 1 and task.out.block in (1, conv.out_channels) and kpg >= 4:
+    if conv.groups > 1 and task.out.block in (1, conv.out_channels):
         # half vectors may fill a group better than whole ones
-        splits += [(w, True) for w in (widest, widest // 2, widest // 4) if 4 <= w <= kpg]
+        splits += [(w, True) for w in (widest, widest // 2, widest // 4) if 4 <= w < 2 * kpg]
     for lanes, per_group in splits:
         total = ceil_div(kpg if per_group else conv.out_channels, lanes)
         for vectors in range(1, min(8, total) + 1):
@@ -192,6 +192,8 @@ class Space:
         run = self.kpg if knobs.per_group else conv.out_channels  # channels vectors are cut from
         self.run_vectors = ceil_div(run, knobs.lanes)
         self.run_tiles = ceil_div(self.run_vectors, knobs.vectors)
+        # a vector wider than its group is stored in part
+        self.stored = min(knobs.lanes, self.kpg) if knobs.per_group else knobs.lanes
         self.channel_tiles = self.run_tiles * (conv.groups if knobs.per_group else 1)
         self.padded = task.out.block not in (1, conv.out_channels)
         self.groups_per_window = 1
@@ -222,7 +224,8 @@ class Space:
         run_tile = tile % self.run_tiles if knobs.per_group else tile
         vector = tile_start(run_tile, knobs.vectors, self.run_vectors) + m
         if knobs.per_group:
-            return tile // self.run_tiles * self.kpg + tile_start(vector, knobs.lanes, self.kpg)
+            first = tile // self.run_tiles * self.kpg
+            return first + tile_start(vector, self.stored, self.kpg)
         if self.padded:
             return vector * knobs.lanes
         return tile_start(vector, knobs.lanes, self.conv.out_channels)
@@ -327,7 +330,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                 emit.store(acc, start, [i, j, m, every])
             with emit.loops(cc=space.chunks, kh=conv.tap_rows) as (cc, kh):
                 _row(operands, space, acc, (n, oc, oh, ow), first, (cc, kh))
-            stored = {**tile, "lane": lanes}
+            stored = {**tile, "lane": space.stored}
             with emit.loops(**stored) as axes, emit.block("store"):
                 i, j, m, lane = emit.all_spatial(stored, axes)
                 chunk, slot = space.out_channel(oc, m, lane)

@@ -1,4 +1,4 @@
-"""Concatenations of convolutions' results: written in place, and right wherever operands come from."""
+"""Concatenations of channels: written in place, and right wherever their operands come from."""
 
 from __future__ import annotations
 

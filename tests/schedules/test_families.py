@@ -44,6 +44,9 @@ SMALL = {
     "dilated": Conv2d(1, 4, 7, 8, 6, (2, 2), dilation=(2, 3)),
     "grouped": Conv2d(1, 24, 4, 4, 40, (1, 3), padding=(0, 1, 0, 1), groups=2),
     "ragged groups": Conv2d(1, 6, 4, 5, 9, (3, 3), padding=(1, 1, 1, 1), groups=3),
+    "groups narrower than a vector": Conv2d(
+        1, 33, 4, 5, 22, (3, 3), padding=(1, 1, 1, 1), groups=2
+    ),
     "narrow groups": Conv2d(1, 32, 4, 5, 32, (3, 1), padding=(1, 0, 1, 0), groups=8),
     "depthwise": Conv2d(1, 20, 4, 5, 20, (3, 3), padding=(1, 1, 1, 1), groups=20),
     "multiplier": Conv2d(1, 7, 4, 4, 14, (3, 3), padding=(1, 1, 1, 1), groups=7),
