@@ -12,7 +12,8 @@ while the reduction runs over it, and weights are packed at compile time in the 
           rows, columns, vectors (unrolled): acc += broadcast(data) · weight vector
         out = activation(acc + residual)
 
-Taps that read only padding are skipped (see padding).
+Taps that read only padding are skipped (see padding). Where the data has no halo, a tile is one
+row, and tiles at the ends of a row have code of their own.
 
 A tile reads the window of input channels its groups own. Vectors are cut from the whole range of
 output channels, so a tile may span several groups; then its window does too, and the weights hold
@@ -54,7 +55,9 @@ from edgeconv.schedules.common import (
     tile_start,
 )
 from edgeconv.schedules.padding import (
+    Columns,
     column_inside,
+    column_kinds,
     columns_inside,
     columns_met,
     row_inside,
@@ -62,6 +65,8 @@ from edgeconv.schedules.padding import (
 )
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
+
+MOST_KINDS = 3  # of tiles in a row that have code of their own
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,10 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
     """None: every 2-D float32 convolution is supported."""
     if min(task.data.block, task.out.block) < 1:
         return Mismatch("data and output need a channel layout")
-    return lacks_halo(task)
+    lack = lacks_halo(task)
+    if lack is not None and next(candidates(task, device), None) is not None:
+        return None
+    return lack
 
 
 def lanes_for(task: ConvTask, device: Device) -> int:
@@ -109,6 +117,9 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
     conv, widest = task.conv, lanes_for(task, device)
     kpg, registers = conv.out_channels_per_group, device.vector_registers
+    direct = lacks_halo(task) is not None
+    if direct:
+        registers -= registers // 6  # several loops share the accumulators
     splits = [(widest, False)]
     if conv.groups > 1 and task.out.block in (1, conv.out_channels):
         # half vectors may fill a group better than whole ones
@@ -124,7 +135,15 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                     knobs = Knobs(lanes, rows, columns, vectors, per_group, unroll, quad)
                     if tile + _operand_registers(conv, device, knobs) > registers:
                         break
-                    yield knobs
+                    if not direct or _stays_inside(conv, knobs):
+                        yield knobs
+
+
+def _stays_inside(conv: Conv2d, knobs: Knobs) -> bool:
+    """Whether a tile can leave out every tap outside of an image without a halo."""
+    whole = min(conv.padding) >= 0 and conv.slices is None
+    kinds = len(column_kinds(conv, knobs.columns)) if whole and knobs.rows == 1 else MOST_KINDS + 1
+    return kinds <= MOST_KINDS and knobs.unroll_kw
 
 
 def _quad(task: ConvTask, device: Device, lanes: int, vectors: int, per_group: bool) -> int:
@@ -192,6 +211,7 @@ class Space:
         run = self.kpg if knobs.per_group else conv.out_channels  # channels vectors are cut from
         self.run_vectors = ceil_div(run, knobs.lanes)
         self.run_tiles = ceil_div(self.run_vectors, knobs.vectors)
+        self.inside = lacks_halo(task) is not None  # no tap may read outside of the image
         # a vector wider than its group is stored in part
         self.stored = min(knobs.lanes, self.kpg) if knobs.per_group else knobs.lanes
         self.channel_tiles = self.run_tiles * (conv.groups if knobs.per_group else 1)
@@ -328,8 +348,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                 bias = operands.start(oc, m, every)
                 start = bias if task.bias else emit.spread(bias, lanes)
                 emit.store(acc, start, [i, j, m, every])
-            with emit.loops(cc=space.chunks, kh=conv.tap_rows) as (cc, kh):
-                _row(operands, space, acc, (n, oc, oh, ow), first, (cc, kh))
+            _add_all(operands, space, acc, (n, oc, oh, ow), first)
             stored = {**tile, "lane": space.stored}
             with emit.loops(**stored) as axes, emit.block("store"):
                 i, j, m, lane = emit.all_spatial(stored, axes)
@@ -340,6 +359,37 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
     return emit.prim_func("grouped_conv2d", body)
 
 
+def _add_all(
+    operands: emit.ConvOperands,
+    space: Space,
+    acc: Any,
+    tile: tuple[Any, Any, Any, Any],
+    first: tuple[Any, Any],
+) -> None:
+    """Add all taps of all channels; without a halo, in code of its own for tiles at each border."""
+    conv, columns = space.conv, space.knobs.columns
+
+    def add(read: Columns) -> None:
+        with emit.loops(cc=space.chunks, kh=conv.tap_rows) as (cc, kh):
+            _row(operands, space, acc, tile, first, (cc, kh), read)
+
+    def one_of(kinds: Sequence[tuple[tuple[int, ...], Columns]]) -> None:
+        (numbers, read), *others = kinds
+        if not others:
+            add(read)
+            return
+        with T.If(tirx.any(*[tile[3] == number for number in numbers])):
+            with T.Then():
+                add(read)
+            with T.Else():
+                one_of(others)
+
+    if space.inside:
+        one_of(column_kinds(conv, columns))
+    else:
+        add(tuple(columns_inside(conv, columns, kw) for kw in range(conv.kernel_size[1])))
+
+
 def _row(
     operands: emit.ConvOperands,
     space: Space,
@@ -347,6 +397,7 @@ def _row(
     tile: tuple[Any, Any, Any, Any],
     first: tuple[Any, Any],
     at: tuple[Any, Any],
+    read: Columns,
 ) -> None:
     """Add one row of the kernel for a chunk of channels, unless it lies in the padding."""
     knobs, (cc, kh) = space.knobs, at
@@ -357,9 +408,9 @@ def _row(
         with emit.loops(ci=channels) as ci:
             _prefetch(operands, space, (oc, oh * space.column_tiles + ow), (cc, kh, ci))
             if multiply:
-                _multiply(operands, space, acc, tile, first, (cc, kh, ci))
+                _multiply(operands, space, acc, tile, first, (cc, kh, ci), read)
 
-    inside = row_inside(space.conv, knobs.rows, first[0], kh)
+    inside = row_inside(space.conv, knobs.rows, first[0], kh, exactly=space.inside)
     if inside is None:
         steps(True)
         return
@@ -377,6 +428,7 @@ def _multiply(
     tile: tuple[Any, Any, Any, Any],
     first: tuple[Any, Any],
     at: tuple[Any, Any, Any],
+    read: Columns,
 ) -> None:
     """Add the taps of one row of the kernel, for one channel or one quad of channels."""
     conv, knobs, (cc, kh, ci), (n, oc, _, _) = space.conv, space.knobs, at, tile
@@ -394,7 +446,8 @@ def _multiply(
         emit.store(acc, acc[i, j, m, every] + product, [i, j, m, every])
 
     def column(kw: Any, columns: Sequence[int]) -> None:
-        with emit.when(column_inside(conv, knobs.columns, first[1], kw)):
+        inside = None if space.inside else column_inside(conv, knobs.columns, first[1], kw)
+        with emit.when(inside):
             with emit.unrolled(k=knobs.quad, i=knobs.rows) as (k, i):
                 for j in columns:
                     with emit.unrolled(m=knobs.vectors) as m:
@@ -402,7 +455,7 @@ def _multiply(
 
     if knobs.unroll_kw:
         for kw in range(conv.kernel_size[1]):
-            column(kw, columns_inside(conv, knobs.columns, kw))
+            column(kw, read[kw])
     else:
         with emit.loops(kw=conv.kernel_size[1]) as kw:
             column(kw, range(knobs.columns))

@@ -63,11 +63,14 @@ def columns_met(conv: Conv2d, columns: int, unrolled: bool) -> float:
     return _met(conv, 1, 1) if unrolled else 1.0
 
 
-def row_inside(conv: Conv2d, rows: int, first: Any, kh: Any) -> Any | None:
+def row_inside(
+    conv: Conv2d, rows: int, first: Any, kh: Any, *, exactly: bool = False
+) -> Any | None:
     """Whether row `kh` of the kernel meets the image anywhere in the tile of `rows` rows at row
-    `first`; None if (nearly) every row does in every tile.
+    `first`; None if every row does in every tile, or, but for `exactly`, nearly every one.
     """
-    return None if _branch(conv, 0, rows) == 1 else tirx.all(*_meets(conv, 0, rows, first, kh))
+    share = (_met if exactly else _branch)(conv, 0, rows)
+    return None if share == 1 else tirx.all(*_meets(conv, 0, rows, first, kh))
 
 
 def column_inside(conv: Conv2d, columns: int, first: Any, kw: Any) -> Any | None:
@@ -79,11 +82,31 @@ def column_inside(conv: Conv2d, columns: int, first: Any, kw: Any) -> Any | None
     return tirx.all(*_meets(conv, 1, columns, first, kw))
 
 
-def columns_inside(conv: Conv2d, columns: int, kw: int) -> list[int]:
+def columns_inside(conv: Conv2d, columns: int, kw: int) -> tuple[int, ...]:
     """The columns of a tile for which column `kw` of the kernel may meet the image."""
     if columns < conv.out_width:
-        return list(range(columns))
-    return [j for j in range(columns) if all(_meets(conv, 1, 1, j, kw))]
+        return tuple(range(columns))
+    return tuple(j for j in range(columns) if all(_meets(conv, 1, 1, j, kw)))
+
+
+Columns = tuple[tuple[int, ...], ...]  # for every kw: the columns of a tile that read the image
+
+
+@functools.cache
+def column_kinds(conv: Conv2d, columns: int) -> list[tuple[tuple[int, ...], Columns]]:
+    """The kinds of tiles of `columns` columns: (their numbers, what of them reads the image), the
+    most frequent kind last.
+    """
+    kinds: dict[Columns, list[int]] = {}
+    for number, first in enumerate(starts(conv.out_width, columns)):
+        taps = range(conv.kernel_size[1])
+        found = tuple(
+            tuple(j for j in range(columns) if all(_meets(conv, 1, 1, first + j, kw)))
+            for kw in taps
+        )
+        kinds.setdefault(found, []).append(number)
+    ordered = sorted(kinds.items(), key=lambda kind: len(kind[1]))
+    return [(tuple(numbers), found) for found, numbers in ordered]
 
 
 def input_rows_met(conv: Conv2d, *, whole: bool) -> float:

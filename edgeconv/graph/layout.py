@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgeconv.graph import depthwise_layout, pointwise_layout
+from edgeconv.graph import depthwise_layout, direct_layout, pointwise_layout
 from edgeconv.graph.concat_in_place import place_operands
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.parts import Part, parts, rim
@@ -219,6 +219,8 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int, lanes: int) -> b
         if _is_image(node.output) and out.is_plain and pointwise_layout.accepts(conv, lanes):
             return True
         if _is_image(value) and pointwise_layout.reads_planes(conv, lanes):
+            return True
+        if _is_image(value) and direct_layout.reads_planes(conv, lanes):
             return True
     if any(rim(node)):
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from edgeconv.schedules import family
 from edgeconv.schedules.padding import columns_inside, columns_met, row_inside, rows_met
 from edgeconv.workload import Conv2d, ConvTask
 from tests.schedules import kernels as kernels_module
-from tests.schedules.kernels import Kernels, device
+from tests.schedules.kernels import DEVICES, Kernels, device
 
 SMALL = Conv2d(1, 32, 7, 7, 32, (3, 3), padding=(1, 1, 1, 1))
 WIDE = Conv2d(1, 32, 9, 12, 32, (3, 3), padding=(4, 6, 4, 6), dilation=(4, 6))
@@ -36,7 +37,7 @@ def test_shares_of_single_outputs_are_those_of_the_definition(conv: Conv2d) -> N
     assert columns_met(conv, conv.out_width, True) == pytest.approx(shares[1])
     for kw in range(conv.kernel_size[1]):
         met = [j for j in range(conv.out_width) if inside(conv, 1, j, kw)]
-        assert columns_inside(conv, conv.out_width, kw) == met
+        assert columns_inside(conv, conv.out_width, kw) == tuple(met)
 
 
 def test_a_tile_skips_only_what_none_of_its_outputs_reads() -> None:
@@ -90,3 +91,39 @@ def test_tiles_beside_the_padding_skip_it(name: str, monkeypatch: pytest.MonkeyP
     """Dilation by 6 on 12 columns: tiles of 6 lie wholly inside or outside."""
     conv = dataclasses.replace(WIDE, groups=1 if name == "grouped_spatial_pack" else 8)
     poisoned(conv, name, {"rows": 1, "columns": 6}, monkeypatch)
+
+
+LONE = [  # shapes without a halo: borders of every kind, tiles as wide as the map and narrower
+    SMALL,
+    STRIDED,
+    Conv2d(1, 5, 9, 31, 18, (3, 3), padding=(1, 1, 1, 1)),
+    Conv2d(2, 24, 8, 21, 40, (3, 5), (1, 2), (0, 2, 2, 1), groups=2),
+    Conv2d(1, 3, 20, 26, 20, (7, 7), (2, 2), (3, 3, 3, 3)),
+    Conv2d(1, 17, 12, 17, 9, (2, 3), padding=(1, 2, 0, 2), dilation=(3, 2)),
+    Conv2d(1, 6, 8, 14, 33, (3, 3)),
+]
+
+
+@pytest.mark.parametrize("target", DEVICES)
+def test_without_a_halo(target: str, kernels_for: Callable[[str], Kernels]) -> None:
+    """A row-major map is never read outside: the kernel sees nothing but the map."""
+    chosen, kernels = family("grouped_spatial_pack"), kernels_for(target)
+    for conv in LONE:
+        for out in (Layout(kernels.device.lanes), Layout(conv.out_channels)):
+            task = ConvTask(conv, Layout(1), out, True, None, ("relu", ()))
+            if chosen.supports(task, kernels.device) is None:
+                settings = list(chosen.candidates(task, kernels.device))
+                for knobs in settings[:: len(settings) // 3 + 1]:
+                    kernels.add(chosen, task, knobs)
+    assert len(kernels.jobs) > 2 * len(LONE)
+    kernels.check()
+
+
+def test_without_a_halo_tiles_must_be_rows() -> None:
+    task = ConvTask(SMALL, Layout(1), Layout(16))
+    rows = {k.rows for k in family("grouped_spatial_pack").candidates(task, device("x86-avx512"))}
+    assert rows == {1}
+    window = {"kernel_size": (3, 5), "padding": (1, 94, 1, 94), "dilation": (1, 47)}
+    many_borders = dataclasses.replace(SMALL, width=200, **window)
+    task = ConvTask(many_borders, Layout(1), Layout(16))
+    assert family("grouped_spatial_pack").supports(task, device("x86-avx512")) is not None
