@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from edgeconv.graph import depthwise_layout, pointwise_layout
+from edgeconv.graph import cluster_layout, depthwise_layout, pointwise_layout
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.parts import Part, parts, rim
 from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
@@ -209,6 +209,8 @@ def _conv_input_block(node: Node, plan: Plan, lanes: int) -> int:
     """Block of the input a convolution wants."""
     value = node.inputs[0]
     layout = plan.layouts[value]
+    if cluster_layout.accepts(_single(node), lanes):
+        return PLAIN.block
     if not layout.is_plain:
         return layout.block
     channels = value.shape[1]
@@ -222,9 +224,11 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int, lanes: int) -> b
     """Whether the convolution can read its input where it lies, given that halos can still grow."""
     value = node.inputs[0]
     layout = plan.layouts[value]
+    conv, out = _single(node), plan.layouts[node.output]
+    if cluster_layout.accepts(conv, lanes):
+        return layout.is_plain
     if not layout.is_plain:
         return plan.root(value) is value or not any(rim(node))
-    conv, out = _single(node), plan.layouts[node.output]
     if conv is not None:
         if depthwise_layout.accepts(conv, 0, out.block, lanes):
             return True
@@ -263,6 +267,8 @@ def _writes_rows(node: Node, plan: Plan, readers: list[Node], lanes: int) -> boo
     conv, data = _single(node), plan.layouts[node.inputs[0]]
     if conv is None:
         return False
+    if cluster_layout.accepts(conv, lanes):
+        return True
     if not readers:
         planar = data.is_plain and pointwise_layout.prefers_rows(conv, lanes)
         return planar or depthwise_layout.accepts(conv, data.block, 0, lanes)
@@ -271,9 +277,12 @@ def _writes_rows(node: Node, plan: Plan, readers: list[Node], lanes: int) -> boo
         for reader in readers
         if is_scheduled_conv(reader) and reader.inputs[0] is node.output
     ]
+    alike = len(workloads) == len(readers)
+    if alike and cluster_layout.feeds(conv, data.block, workloads, lanes):
+        return True
     return (
         data.is_plain
-        and len(workloads) == len(readers)
+        and alike
         and all(
             c is not None and depthwise_layout.prefers_rows(c, lanes) for c in (conv, *workloads)
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edgeconv.graph.channel_gathers import fold_channel_gathers
+from edgeconv.graph.cluster_channels import cluster_channels
 from edgeconv.graph.dense_to_conv import dense_to_conv
 from edgeconv.graph.fold_scale import fold_scale
 from edgeconv.graph.fold_shuffle import fold_shuffle
@@ -19,14 +21,17 @@ from edgeconv.graph.volumes_to_slices import volumes_to_slices
 PASSES: tuple[tuple[str, Callable[..., int]], ...] = (
     ("transposed convolutions as convolutions", transposed_to_conv),
     ("recognise activations", recognise_activation),
+    ("fold gathered channels", fold_channel_gathers),
     ("fold scale and shift", fold_scale),
     ("dense layers as 1x1 convolutions", dense_to_conv),
     ("simplify", simplify),
     ("fold scale and shift", fold_scale),
+    ("fold gathered channels", fold_channel_gathers),
     ("fuse epilogues", fuse_epilogue),
     ("fold channel shuffles", fold_shuffle),
     ("phases of few filters as channels", phases_to_channels),
     ("volumes as slices", volumes_to_slices),
+    ("cluster channels", cluster_channels),
     ("fuse elementwise chains", fuse_injective),
 )
 
