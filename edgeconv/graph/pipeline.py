@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from edgeconv.graph.channel_gathers import fold_channel_gathers
 from edgeconv.graph.cluster_channels import cluster_channels
+from edgeconv.graph.dead_channels import remove_dead_channels
 from edgeconv.graph.dense_to_conv import dense_to_conv
 from edgeconv.graph.fold_scale import fold_scale
 from edgeconv.graph.fold_shuffle import fold_shuffle
@@ -29,6 +30,7 @@ PASSES: tuple[tuple[str, Callable[..., int]], ...] = (
     ("fold gathered channels", fold_channel_gathers),
     ("fuse epilogues", fuse_epilogue),
     ("fold channel shuffles", fold_shuffle),
+    ("remove dead channels", remove_dead_channels),
     ("phases of few filters as channels", phases_to_channels),
     ("volumes as slices", volumes_to_slices),
     ("cluster channels", cluster_channels),
@@ -41,4 +43,9 @@ FOR_LANES = (phases_to_channels,)  # passes that take the vector width too
 def optimise(graph: Graph, lanes: int = 16) -> list[tuple[str, int]]:
     """Run all passes for vectors of `lanes`; returns each pass's name and how often it fired."""
     graph.prune()
-    return [(title, run(graph, lanes) if run in FOR_LANES else run(graph)) for title, run in PASSES]
+    return [(title, run_pass(graph, run, lanes)) for title, run in PASSES]
+
+
+def run_pass(graph: Graph, run: Callable[..., int], lanes: int) -> int:
+    """Run one pass; how often it fired."""
+    return run(graph, lanes) if run in FOR_LANES else run(graph)
