@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 
 from edgeconv.schedules import (
-    # channel_clusters,
+    channel_clusters,
     depthwise_blocks,
     depthwise_rows,
     grouped_conv2d,
@@ -79,7 +79,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     _family("planar_pointwise", "Matrix product on NCHW maps", planar_pointwise),
     _family("planar_clusters", "Clusters of channels, pointwise on NCHW maps", planar_clusters),
-    #     _family("channel_clusters", "Clusters of channels in channel blocks", channel_clusters),
+    _family("channel_clusters", "Clusters of channels in channel blocks", channel_clusters),
     _family("depthwise_rows", "Depthwise on NCHW, vectors along the width", depthwise_rows),
     _family("depthwise_blocks", "Depthwise in channel blocks, NCHW transposed", depthwise_blocks),
     _family("winograd", "Winograd F(4x4, 3x3) and F(2x2, 3x3)", winograd, exact=False),

@@ -23,7 +23,7 @@ def cluster_channels(graph: Graph) -> int:
     """Note the clusters of every convolution that has some, and make ordinary groups of those that
     are; the number of both.
     """
-    return sum(_cluster(graph, node) for node in graph.nodes if _is_candidate(node))
+    return sum(_cluster(graph, node) for node in graph.nodes)
 
 
 def _is_candidate(node: Node) -> bool:
@@ -36,23 +36,30 @@ def _is_candidate(node: Node) -> bool:
     return whole and not shuffle and all(v.is_constant for v in operands)
 
 
-def _cluster(graph: Graph, node: Node) -> bool:
+def find_clusters(node: Node) -> Clusters | None:
+    """The clusters of a convolution's channels; None if it has none worth a kernel of its own."""
+    if not _is_candidate(node):
+        return None
     weight = node.inputs[1].data
     assert weight is not None
     k, c = weight.shape[:2]
     reads = weight.any(axis=(2, 3))
     if reads.sum() > WORTHWHILE * k * c:
-        return False
-    clusters = Clusters.of(reads)
-    groups = ordinary_groups(clusters)
-    if groups > 1:
-        _group(graph, node, groups)
-        return True
-    size = min(TILE, k)
+        return None
+    clusters, size = Clusters.of(reads), min(TILE, k)
     products = sum(size * len(tile.inputs) for tile in clusters.tiles(size))
-    if products > WORTHWHILE * k * c:
+    return clusters if products <= WORTHWHILE * k * c else None
+
+
+def _cluster(graph: Graph, node: Node) -> bool:
+    clusters = find_clusters(node)
+    if clusters is None:
         return False
-    node.attrs["clusters"] = clusters
+    groups = ordinary_groups(clusters)
+    if groups:
+        _group(graph, node, groups)
+    else:
+        node.attrs["clusters"] = clusters
     return True
 
 

@@ -13,6 +13,7 @@ from edgeconv.graph.fold_shuffle import fold_shuffle
 from edgeconv.graph.fuse_epilogue import fuse_epilogue
 from edgeconv.graph.fuse_injective import fuse_injective
 from edgeconv.graph.ir import Graph
+from edgeconv.graph.order_channels import order_channels
 from edgeconv.graph.phases_to_channels import phases_to_channels
 from edgeconv.graph.recognise_activation import recognise_activation
 from edgeconv.graph.simplify import simplify
@@ -33,11 +34,12 @@ PASSES: tuple[tuple[str, Callable[..., int]], ...] = (
     ("remove dead channels", remove_dead_channels),
     ("phases of few filters as channels", phases_to_channels),
     ("volumes as slices", volumes_to_slices),
+    ("order channels by cluster", order_channels),
     ("cluster channels", cluster_channels),
     ("fuse elementwise chains", fuse_injective),
 )
 
-FOR_LANES = (phases_to_channels,)  # passes that take the vector width too
+FOR_LANES = (phases_to_channels, order_channels)  # passes that take the vector width too
 
 
 def optimise(graph: Graph, lanes: int = 16) -> list[tuple[str, int]]:
