@@ -31,7 +31,7 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.tirx.script import builder as T
 
-from edgeconv.clusters import Tile
+from edgeconv.clusters import Clusters, Tile
 from edgeconv.operators.convolution import apply_activation
 from edgeconv.schedules import cluster_tables, emit, grouped_conv2d
 from edgeconv.schedules.common import (
@@ -132,8 +132,21 @@ class Space:
         self.channels = knobs.vectors * knobs.lanes
         self.row_tiles = ceil_div(conv.out_height, knobs.rows)
         self.column_tiles = ceil_div(conv.out_width, knobs.columns)
-        divide = conv.clusters.tiles if knobs.scatter else conv.clusters.runs
-        self.tiles: tuple[Tile, ...] = divide(self.channels)
+        block = task.out.block
+        self.stored = conv.out_channels  # channels that are stored: all lanes of the last block
+        if block not in (1, conv.out_channels):
+            self.stored = ceil_div(conv.out_channels, block) * block
+        self.tiles: tuple[Tile, ...] = self._tiles(conv.clusters)
+
+    def _tiles(self, clusters: Clusters) -> tuple[Tile, ...]:
+        """Tiles of all channels that are stored; padding lanes read nothing."""
+        if not self.knobs.scatter:
+            tiles = clusters.runs(self.channels)
+            missing = ceil_div(self.stored, self.channels) - len(tiles)
+            return (*tiles, *[Tile((), ())] * missing)
+        padding = range(self.conv.out_channels, self.stored)
+        more = (padding[i : i + self.channels] for i in range(0, len(padding), self.channels))
+        return (*clusters.tiles(self.channels), *(Tile(tuple(run), ()) for run in more))
 
     @property
     def header(self) -> int:
@@ -156,7 +169,10 @@ class Space:
         return ceil_div(len(self.tiles) * self.header + self.inputs * CHANNEL, ALIGNED) * ALIGNED
 
     def outputs(self, number: int) -> list[int]:
-        """The output channels of a tile; where it has fewer, the last again, or K if not stored."""
+        """The output channels of a tile; where it has fewer, the last again, or K if not stored.
+
+        Padding lanes are channels from K on.
+        """
         outs = list(self.tiles[number].outputs)
         filler = outs[-1] if self.knobs.scatter else self.conv.out_channels
         return outs + [filler] * (self.channels - len(outs))
@@ -179,7 +195,8 @@ def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray
         heads += [first + len(channels), start, len(tile.inputs)]
         heads += outs if knobs.scatter else []
         channels += [part for c in tile.inputs for part in divmod(c, block)]
-        values = filled[np.ix_(outs, tile.inputs)].transpose(1, 2, 3, 0)  # [input, R, S, output]
+        rows = np.minimum(outs, weight.shape[0])
+        values = filled[np.ix_(rows, tile.inputs)].transpose(1, 2, 3, 0)  # [input, R, S, output]
         packed.append(values.reshape(-1))
         start += values.size
     tables = cluster_tables.as_floats([*heads, *channels])
@@ -190,7 +207,7 @@ def pack_bias(task: ConvTask, knobs: Knobs, bias: np.ndarray) -> np.ndarray:
     """[K] to [tile, vector · lane], zero in padding lanes."""
     space = Space(task, knobs)
     outs = np.array([space.outputs(number) for number in range(len(space.tiles))])
-    return np.concatenate([bias, np.zeros(1, bias.dtype)])[outs]
+    return np.concatenate([bias, np.zeros(1, bias.dtype)])[np.minimum(outs, bias.shape[0])]
 
 
 def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
@@ -281,35 +298,42 @@ class _Kernel:
 
     def finish(self) -> None:
         """Store activation(acc + residual)."""
+        if self.knobs.scatter:
+            self.scatter()
+            return
         lanes, block = self.knobs.lanes, self.space.task.out.block
         for i, j, m in self.each():
-            y, x = self.row + i, self.column + j
+            channel = self.tile * self.space.channels + m * lanes
+            slots = emit.run(channel % block, lanes)
+            at = [self.n, channel // block, self.row + i, self.column + j, slots]
             value = self.acc[i, j, m, self.every]
-            if not self.knobs.scatter:
-                channel = self.tile * self.space.channels + m * lanes
-                at = [self.n, channel // block, y, x, emit.run(channel % block, lanes)]
-                # a last tile may have fewer blocks than vectors
-                if self.conv.out_channels % self.space.channels and self.knobs.vectors > 1:
-                    with T.If(channel < self.conv.out_channels), T.Then():
-                        self.operands.finish(value, at)
-                else:
-                    self.operands.finish(value, at)
+            if self.space.stored % self.space.channels == 0:
+                self.operands.finish(value, at)
                 continue
-            self.scatter(value, m, (y, x))
+            with T.If(channel < self.space.stored), T.Then():  # the last tile may have fewer
+                self.operands.finish(value, at)
 
-    def scatter(self, value: Any, m: int, pixel: tuple[Any, Any]) -> None:
-        """Store the lanes of a vector one by one."""
-        lanes, block, task = self.knobs.lanes, self.space.task.out.block, self.space.task
+    def scatter(self) -> None:
+        """Store channel after channel, by way of an array in the cache."""
+        knobs, task = self.knobs, self.space.task
         alone = self.operands.residual is None
-        value = T.Bind(apply_activation(value, task.activation) if alone else value)
-        for lane in range(lanes):
-            channel = self.number(self.head + (HEADER + m * lanes + lane))
-            one = value if lanes == 1 else tirx.Shuffle([value], [lane])
-            at = [self.n, tirx.truncdiv(channel, block), *pixel, tirx.truncmod(channel, block)]
-            if alone:
-                emit.store(self.operands.out, one, at)
-            else:
-                self.operands.finish(one, at)
+        shape = (knobs.rows, knobs.columns, self.space.channels)
+        result = emit.scratch("result", shape)
+        for i, j, m in self.each():
+            value = self.acc[i, j, m, self.every]
+            value = apply_activation(value, task.activation) if alone else value
+            emit.store(result, value, [i, j, emit.run(m * knobs.lanes, knobs.lanes)])
+        with T.serial(0, self.space.channels) as k:
+            channel = self.number(self.head + HEADER + k)
+            chunk = T.Bind(tirx.truncdiv(channel, task.out.block))
+            slot = T.Bind(tirx.truncmod(channel, task.out.block))
+            for i in range(knobs.rows):
+                for j in range(knobs.columns):
+                    at = [self.n, chunk, self.row + i, self.column + j, slot]
+                    if alone:
+                        emit.store(self.operands.out, result[i, j, k], at)
+                    else:
+                        self.operands.finish(result[i, j, k], at)
 
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
