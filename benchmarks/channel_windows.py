@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -100,7 +100,9 @@ class Ragged:
         rng = np.random.default_rng([self.channels, self.clusters])
         shares = rng.uniform(0.5, 2, self.clusters)
         draws = [rng.choice(self.clusters, self.channels, p=shares / shares.sum()) for _ in "io"]
-        ins, outs = (np.where(np.arange(len(d)) < self.clusters, np.arange(len(d)), d) for d in draws)
+        ins, outs = (
+            np.where(np.arange(len(d)) < self.clusters, np.arange(len(d)), d) for d in draws
+        )
         return self._model(outs[:, None] == ins)
 
     def dense(self) -> onnx.ModelProto:
@@ -109,7 +111,9 @@ class Ragged:
 
     def _model(self, mask: np.ndarray) -> onnx.ModelProto:
         b = _builder(self.channels, self.size)
-        weight = b.rng.standard_normal((*mask.shape, self.kernel, self.kernel)) * mask[..., None, None]
+        weight = (
+            b.rng.standard_normal((*mask.shape, self.kernel, self.kernel)) * mask[..., None, None]
+        )
         pads = [self.kernel // 2] * 4
         operands = ["input", b.constant(weight / math.sqrt(mask[0].sum() * self.kernel**2))]
         return b.model(b.node("Conv", operands, kernel_shape=[self.kernel] * 2, pads=pads))
@@ -229,10 +233,11 @@ def main() -> None:
         print(summary(read(chosen.summary)))
         return
     engines = options.engines(parser, chosen)
-    records = Records(
-        chosen.output, PROGRAMME, {"seconds": chosen.seconds, "engines": engines}
-    )
-    wanted: Callable[[Layer], bool] = lambda layer: not chosen.only or str(layer).startswith(chosen.only)
+    records = Records(chosen.output, PROGRAMME, {"seconds": chosen.seconds, "engines": engines})
+
+    def wanted(layer: Layer) -> bool:
+        return not chosen.only or str(layer).startswith(chosen.only)
+
     for layer in filter(wanted, layers(chosen.channels, chosen.maps)):
         key = str(layer)
         if key in records:
@@ -242,7 +247,9 @@ def main() -> None:
         records.add(key, {"kind": kind, "ideal": ideal(layer), "measurements": measured})
         result = compare(key, measured["structured"])
         if result is not None:
-            print(f"{key}: {result.ratio:.2f} {result.peer}, dense {gain(measured):.2f}", flush=True)
+            print(
+                f"{key}: {result.ratio:.2f} {result.peer}, dense {gain(measured):.2f}", flush=True
+            )
     print(summary(records.content))
 
 

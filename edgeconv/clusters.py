@@ -8,6 +8,7 @@ have clusters of unequal size whose channels lie anywhere, and that may share in
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -107,7 +108,7 @@ def _first(inputs: Sequence[int], channels: int) -> int:
     if not inputs:
         return 0
     if inputs[0] == 0 and inputs[-1] == channels - 1 and _is_window(inputs, channels):
-        gaps = [b for a, b in zip(inputs, inputs[1:], strict=False) if b != a + 1]
+        gaps = [b for a, b in itertools.pairwise(inputs) if b != a + 1]
         return gaps[0] if gaps else 0
     return inputs[0]
 
@@ -116,7 +117,7 @@ def _is_window(inputs: Sequence[int], channels: int) -> bool:
     """Whether channels follow each other, the first behind the last."""
     if not inputs:
         return False
-    gaps = sum(b != a + 1 for a, b in zip(inputs, inputs[1:], strict=False))
+    gaps = sum(b != a + 1 for a, b in itertools.pairwise(inputs))
     gaps += (inputs[0] - inputs[-1]) % channels != 1 % channels
     return gaps <= 1
 

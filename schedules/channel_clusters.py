@@ -1,7 +1,7 @@
 """Convolution in channel blocks where output channels read different input channels.
 
-For what planar_clusters does not take: any kernel, stride, dilation and padding, data in blocks with
-a halo. Output channels fall into tiles (Clusters.runs and Clusters.tiles); a tile's table names the
+For what planar_clusters does not take: any kernel, stride, dilation and padding, data in blocks
+with a halo. Output channels fall into tiles (Clusters.runs and Clusters.tiles); a tile's table names the
 input channels that any of its outputs reads, and the kernel broadcasts those from where they lie.
 Self-grouping networks (Guo et al.) become one such convolution: no gathering, no products with the
 zeros between clusters.
@@ -14,7 +14,7 @@ zeros between clusters.
         out = activation(acc + residual)
 
 A tile's output channels either follow each other, and are stored as vectors, or are those of one
-cluster and go to their places one by one (`scatter`), which costs more the fewer products there are.
+cluster and go to their places one by one (`scatter`), which pays where there are many products.
 
 Layouts: data [N, C/b, H, W, b] with a halo that stands for the padding; weights see `pack_weights`;
 out [N, K/b', OH, OW, b']. The last tile of rows or columns overlaps its neighbour.
@@ -196,7 +196,9 @@ def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray
         heads += outs if knobs.scatter else []
         channels += [part for c in tile.inputs for part in divmod(c, block)]
         rows = np.minimum(outs, weight.shape[0])
-        values = filled[np.ix_(rows, tile.inputs)].transpose(1, 2, 3, 0)  # [input, R, S, output]
+        values = filled[rows[:, None], np.array(tile.inputs, np.int64)].transpose(
+            1, 2, 3, 0
+        )  # [input, R, S, output]
         packed.append(values.reshape(-1))
         start += values.size
     tables = cluster_tables.as_floats([*heads, *channels])

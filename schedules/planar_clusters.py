@@ -264,9 +264,7 @@ def _channel_tile(
     head = tile * (HEADER + knobs.channels)
     first = T.Bind(cluster_tables.number(weight, head))
     count = T.Bind(cluster_tables.number(weight, head + 1))
-    outs = [
-        T.Bind(cluster_tables.number(weight, head + HEADER + i)) for i in range(knobs.channels)
-    ]
+    outs = [T.Bind(cluster_tables.number(weight, head + HEADER + i)) for i in range(knobs.channels)]
     for i, out in enumerate(outs):
         start = T.Bind(Broadcast(operands.start(out), lanes))
         for j in range(len(pixels)):

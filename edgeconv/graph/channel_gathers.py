@@ -159,7 +159,9 @@ def _fold_behind(graph: Graph) -> bool:
         for position, value in enumerate(conv.inputs[1:], 1):
             assert value.data is not None
             conv.inputs[position] = graph.constant(value.name, value.data[order])
-        conv.source = tuple(dict.fromkeys([*conv.source, *_sources(node.output, source, producers)]))
+        conv.source = tuple(
+            dict.fromkeys([*conv.source, *_sources(node.output, source, producers)])
+        )
         _discard(graph, node)
         conv.outputs = node.outputs
         graph.prune()

@@ -43,7 +43,7 @@ def find_clusters(node: Node) -> Clusters | None:
     weight = node.inputs[1].data
     assert weight is not None
     k, c = weight.shape[:2]
-    reads = weight.any(axis=(2, 3))
+    reads = np.asarray(weight.any(axis=(2, 3)))
     if reads.sum() > WORTHWHILE * k * c:
         return None
     clusters, size = Clusters.of(reads), min(TILE, k)

@@ -52,7 +52,7 @@ def _convolution(node: Node, known: Constants) -> np.ndarray:
     if pads(node):  # a border sees zeros instead
         data = np.where(data == 0, 0, np.nan)
     total = weight.astype(np.float64).sum(axis=(2, 3))
-    used = weight.any(axis=(2, 3))
+    used = np.asarray(weight.any(axis=(2, 3)))
     if is_depthwise(node):
         result = np.where(used[:, 0], total[:, 0] * data, 0)
     else:

@@ -27,7 +27,9 @@ def findings(graph: Graph, lanes: int = 16) -> tuple[str, ...]:
             lines.append(
                 f"dead filters removed: {_many(removed, 'channel')}, {saved:,.1f} M multiply-adds"
             )
-    kinds = Counter(parts(n)[0].conv.kind.removeprefix("dilated ") for n in graph if n.op == "conv2d")
+    kinds = Counter(
+        parts(n)[0].conv.kind.removeprefix("dilated ") for n in graph if n.op == "conv2d"
+    )
     for kind in _NAMED:
         if kinds[kind]:
             lines.append(f"{kind}: {_many(kinds[kind], 'convolution')} recognised")

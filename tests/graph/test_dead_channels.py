@@ -42,7 +42,9 @@ def convolutions(graph: Graph) -> list[Node]:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("activation", ["", "relu", "sigmoid", "hard_swish"])
 @pytest.mark.parametrize("last_bias", [False, True])
-def test_constants_go_into_the_bias_of_readers(bias: bool, activation: str, last_bias: bool) -> None:
+def test_constants_go_into_the_bias_of_readers(
+    bias: bool, activation: str, last_bias: bool
+) -> None:
     maker = Deadly()
     x = maker.input(2, 3, 7, 6)
     y = maker.conv(x, 8, bias=bias, weight=maker.filters(x, 8, 3, [1, 5, 6]))

@@ -38,7 +38,12 @@ def blocked(conv: Conv2d, data: int, out: int, *, fused: bool = True) -> ConvTas
     halo = (top + 1, left, bottom, right + 2)
     residual = Layout(out, (1, 0, 1, 2)) if fused else None
     return ConvTask(
-        conv, Layout(data, halo), Layout(out, (0, 2, 1, 0)), fused, residual, RELU if fused else None
+        conv,
+        Layout(data, halo),
+        Layout(out, (0, 2, 1, 0)),
+        fused,
+        residual,
+        RELU if fused else None,
     )
 
 
@@ -71,9 +76,7 @@ def test_planar_settings(
 
 @pytest.mark.parametrize("target", DEVICES)
 @pytest.mark.parametrize("form", ["blocks", "nchw"])
-def test_block_settings(
-    target: str, form: str, kernels_for: Callable[[str], Kernels]
-) -> None:
+def test_block_settings(target: str, form: str, kernels_for: Callable[[str], Kernels]) -> None:
     kernels = kernels_for(target)
     lanes = kernels.device.lanes
     c, k = RAGGED.in_channels, RAGGED.out_channels
