@@ -1,7 +1,7 @@
 """Convolution in channel blocks where output channels read different input channels.
 
 For what planar_clusters does not take: any kernel, stride, dilation and padding, data in blocks
-with a halo. Output channels fall into tiles (Clusters.runs and Clusters.tiles); a tile's table names the
+with a halo. Output channels fall into tiles (see Clusters); a tile's table names the
 input channels that any of its outputs reads, and the kernel broadcasts those from where they lie.
 Self-grouping networks (Guo et al.) become one such convolution: no gathering, no products with the
 zeros between clusters.

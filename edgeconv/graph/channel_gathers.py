@@ -30,41 +30,62 @@ def fold_channel_gathers(graph: Graph) -> int:
     return count
 
 
-def gathered(value: Value, producers: dict[Value, Node]) -> tuple[Value, np.ndarray] | None:
+Found = tuple[Value, np.ndarray] | None  # a tensor, and which of its channels
+
+
+def gathered(
+    value: Value, producers: dict[Value, Node], known: dict[Value, Found] | None = None
+) -> Found:
     """The tensor whose channels make up `value`, and which, in order; None if there is not one.
 
-    Looks through slices, gathers of constant indices, shuffles and concatenations of channels.
+    Looks through slices, gathers of constant indices, shuffles and concatenations of channels;
+    `known` holds what has been found.
     """
+    known = {} if known is None else known
+    if value not in known:
+        known[value] = _gathered(value, producers, known)
+    return known[value]
+
+
+def _gathered(value: Value, producers: dict[Value, Node], known: dict[Value, Found]) -> Found:
     node = producers.get(value)
     if node is None or node.op not in _GATHERS or len(value.shape) < 2:
         return None
     if node.op == "concat":
-        return _concatenated(node, producers)
-    (x, *_), channels = node.inputs, np.arange(node.inputs[0].shape[1])
-    if len(x.shape) != len(value.shape):
+        return _concatenated(node, producers, known)
+    x = node.inputs[0]
+    order = _order(node)
+    if order is None:
         return None
-    if node.op == "slice":
-        begin, size, step = (node.attrs[key] for key in ("begin", "size", "step"))
-        others = [axis for axis in range(len(x.shape)) if axis != 1]
-        if any(begin[a] or size[a] != x.shape[a] or step[a] != 1 for a in others):
-            return None
-        order = begin[1] + step[1] * np.arange(size[1])
-    elif node.op == "gather":
-        indices = node.inputs[1].data
-        if node.attrs["axis"] != 1 or indices is None or indices.ndim != 1:
-            return None
-        order = channels[indices]
-    else:
-        order = shuffled(channels, len(channels), node.attrs["groups"])
-    inner = gathered(x, producers)
+    inner = gathered(x, producers, known)
     return (x, order) if inner is None else (inner[0], inner[1][order])
 
 
-def _concatenated(node: Node, producers: dict[Value, Node]) -> tuple[Value, np.ndarray] | None:
+def _order(node: Node) -> np.ndarray | None:
+    """The channels that a slice, gather or shuffle takes, if it takes nothing but channels."""
+    shape = node.inputs[0].shape
+    if len(shape) != len(node.output.shape):
+        return None
+    channels = np.arange(shape[1])
+    if node.op == "slice":
+        begin, size, step = (node.attrs[key] for key in ("begin", "size", "step"))
+        others = [axis for axis in range(len(shape)) if axis != 1]
+        if any(begin[a] or size[a] != shape[a] or step[a] != 1 for a in others):
+            return None
+        return np.asarray(begin[1] + step[1] * np.arange(size[1]))
+    if node.op == "gather":
+        indices = node.inputs[1].data
+        if node.attrs["axis"] != 1 or indices is None or indices.ndim != 1:
+            return None
+        return np.asarray(channels[indices])
+    return np.asarray(shuffled(channels, len(channels), node.attrs["groups"]))
+
+
+def _concatenated(node: Node, producers: dict[Value, Node], known: dict[Value, Found]) -> Found:
     """`gathered` for a concatenation; a part may be the whole tensor."""
     if node.attrs["axis"] != 1:
         return None
-    parts = [gathered(x, producers) or (x, np.arange(x.shape[1])) for x in node.inputs]
+    parts = [gathered(x, producers, known) or (x, np.arange(x.shape[1])) for x in node.inputs]
     source = parts[0][0]
     if any(x is not source for x, _ in parts):
         return None
@@ -133,18 +154,24 @@ def _widen(graph: Graph, node: Node, source: Value, order: np.ndarray) -> None:
 
 def _sources(value: Value, source: Value, producers: dict[Value, Node]) -> tuple[str, ...]:
     """Names of the ONNX nodes that gather `value` from `source`, each once."""
-    if value is source or value not in producers:
-        return ()
-    node = producers[value]
-    names = [name for x in node.inputs for name in _sources(x, source, producers)]
-    return tuple(dict.fromkeys([*names, *node.source]))
+    found: list[Node] = []
+    pending = [value]
+    while pending:
+        made = pending.pop()
+        node = producers.get(made)
+        if made is source or node is None or node in found:
+            continue
+        found.append(node)
+        pending += node.inputs
+    return tuple(dict.fromkeys(name for node in reversed(found) for name in node.source))
 
 
 def _fold_behind(graph: Graph) -> bool:
     """Let a dense convolution make its output channels in the order in which they are read."""
     producers, consumers = graph.producers(), graph.consumers()
+    known: dict[Value, Found] = {}
     for node in graph.nodes:
-        found = gathered(node.output, producers) if node.op in _GATHERS else None
+        found = gathered(node.output, producers, known) if node.op in _GATHERS else None
         if found is None:
             continue
         source, order = found

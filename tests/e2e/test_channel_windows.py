@@ -96,6 +96,18 @@ def test_a_network_of_them(target: str) -> None:
     assert kinds(compiled).count("sliding-channel") == 3
 
 
+def test_nothing_is_copied_between_them() -> None:
+    """Depthwise convolutions read and write the rows that sliding-channel ones want."""
+    maker = ModelMaker()
+    y = maker.conv(maker.input("x", 1, 3, 20, 22), 3, 24, 3, stride=2)
+    for c, k, stride in ((24, 24, 1), (24, 48, 2), (48, 48, 1)):
+        y = separable(maker, y, c, k, stride, residual=False)
+    y = maker.conv(maker.node("GlobalAveragePool", y), 48, 10, 1)
+    found = edgeconv.explain(maker.model(y), target="x86-avx512")
+    moves = [layer for layer in found[1:] if layer.op in ("copy", "slice", "concat", "gather")]
+    assert not moves, [layer.workload for layer in moves]
+
+
 @pytest.mark.parametrize("target", ON)
 def test_ragged_groups(target: str) -> None:
     maker = ModelMaker()
