@@ -209,7 +209,7 @@ def _conv_input_block(node: Node, plan: Plan, lanes: int) -> int:
     """Block of the input a convolution wants."""
     value = node.inputs[0]
     layout = plan.layouts[value]
-    if cluster_layout.accepts(_single(node), lanes):
+    if _runs_on_planes(node, plan, lanes):
         return PLAIN.block
     if not layout.is_plain:
         return layout.block
@@ -225,7 +225,7 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int, lanes: int) -> b
     value = node.inputs[0]
     layout = plan.layouts[value]
     conv, out = _single(node), plan.layouts[node.output]
-    if cluster_layout.accepts(conv, lanes):
+    if _runs_on_planes(node, plan, lanes):
         return layout.is_plain
     if not layout.is_plain:
         return plan.root(value) is value or not any(rim(node))
@@ -253,6 +253,11 @@ def _conv_output(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lan
     return Layout(plan.block(value, lanes)) if _is_image(value) else PLAIN
 
 
+def _runs_on_planes(node: Node, plan: Plan, lanes: int) -> bool:
+    """Whether a convolution of clusters, whose output has its layout, takes rows to rows."""
+    return plan.layouts[node.output].is_plain and cluster_layout.accepts(_single(node), lanes)
+
+
 def _single(node: Node) -> Conv2d | None:
     """The convolution of a node that is one, neither parts of a map nor slices of volumes."""
     first, *others = parts(node)
@@ -268,7 +273,8 @@ def _writes_rows(node: Node, plan: Plan, readers: list[Node], lanes: int) -> boo
     if conv is None:
         return False
     if cluster_layout.accepts(conv, lanes):
-        return True
+        data_readers = [_single(r) if is_scheduled_conv(r) else None for r in readers]
+        return cluster_layout.prefers_rows(conv, data.block, data_readers, lanes)
     if not readers:
         planar = data.is_plain and pointwise_layout.prefers_rows(conv, lanes)
         return planar or depthwise_layout.accepts(conv, data.block, 0, lanes)
