@@ -15,6 +15,7 @@ from typing import Any
 import onnx
 
 from edgeconv.artifact import TensorSpec
+from edgeconv.graph.findings import findings
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.parts import parts
 from edgeconv.importer import import_model, read_model
@@ -64,13 +65,16 @@ class KindTotal:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A network: its interface, its layers in order, and how often it stores a parameter (once)."""
+    """A network: its interface, its layers in order, how often it stores a parameter (once), and
+    what compiling it will find: dead filters, structures that ONNX has no operator for.
+    """
 
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     layers: tuple[InspectedLayer, ...]
     parameters: int
+    findings: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -118,6 +122,7 @@ def inspect_graph(graph: Graph) -> Inspection:
         tuple(TensorSpec(v.name, v.shape, v.dtype) for v in graph.outputs),
         tuple(_layer(node) for node in graph.nodes),
         sum(v.size for v in constants),
+        findings(graph),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from edgeconv.clusters import Clusters
 from edgeconv.layout import Layout
 
 
@@ -48,6 +49,8 @@ class Conv2d:
             channel c of the convolution is channel (c % s)·(C/s) + c // s of the data.
         slices: set if images are slices of volumes; `batch` counts the output slices then, and the
             weights of all taps along the depth lie below each other, [K, CPG, taps·R, S].
+        clusters: which input channels the output channels read, if not all (groups is 1 then);
+            weights of all other input channels are there, and zero.
     """
 
     batch: int
@@ -62,6 +65,7 @@ class Conv2d:
     groups: int = 1
     input_shuffle: int = 1
     slices: Slices | None = None
+    clusters: Clusters | None = None
 
     @property
     def tap_rows(self) -> int:
@@ -107,6 +111,8 @@ class Conv2d:
         """Multiply-accumulates of one run."""
         taps = self.tap_rows * self.kernel_size[1]
         pixels = self.batch * self.out_height * self.out_width
+        if self.clusters is not None:
+            return pixels * self.clusters.products * taps
         return pixels * self.out_channels * self.in_channels_per_group * taps
 
     @property
@@ -126,8 +132,12 @@ class Conv2d:
 
     @property
     def kind(self) -> str:
-        """The field's name for it: dense, pointwise, grouped or depthwise, 'dilated' before it."""
-        if self.is_depthwise:
+        """The field's name for it: dense, pointwise, grouped, depthwise, sliding-channel or ragged
+        groups, 'dilated' before it.
+        """
+        if self.clusters is not None:
+            name = "sliding-channel" if self.clusters.window else "ragged groups"
+        elif self.is_depthwise:
             name = "depthwise"
         elif self.groups > 1:
             name = "grouped pointwise" if self.is_pointwise else "grouped"
@@ -141,6 +151,7 @@ class Conv2d:
         pads = ",".join(map(str, self.padding))
         shuffle = f" shuffle{self.input_shuffle}" if self.input_shuffle > 1 else ""
         depth = "" if self.slices is None else f" depth{self.slices.taps}"
+        depth += "" if self.clusters is None else f" {self.clusters}"
         return (
             f"{batch}{self.in_channels}x{self.height}x{self.width}->{self.out_channels} "
             f"k{self.kernel_size[0]}x{self.kernel_size[1]} s{self.stride[0]}x{self.stride[1]} "

@@ -13,10 +13,12 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 
 from edgeconv.schedules import (
+    channel_clusters,
     depthwise_blocks,
     depthwise_rows,
     grouped_conv2d,
     lane_groups,
+    planar_clusters,
     planar_pointwise,
     winograd,
 )
@@ -76,6 +78,8 @@ FAMILIES: tuple[Family, ...] = (
         slices=True,
     ),
     _family("planar_pointwise", "Matrix product on NCHW maps", planar_pointwise),
+    _family("planar_clusters", "Clusters of channels, pointwise on NCHW maps", planar_clusters),
+    _family("channel_clusters", "Clusters of channels in channel blocks", channel_clusters),
     _family("depthwise_rows", "Depthwise on NCHW, vectors along the width", depthwise_rows),
     _family("depthwise_blocks", "Depthwise in channel blocks, NCHW transposed", depthwise_blocks),
     _family("winograd", "Winograd F(4x4, 3x3) and F(2x2, 3x3)", winograd, exact=False),

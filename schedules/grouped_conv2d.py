@@ -133,7 +133,7 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                     tile = rows * columns * vectors
                     unroll = quad == 1 and tile * conv.kernel_size[1] <= MAX_UNROLLED_FMAS
                     knobs = Knobs(lanes, rows, columns, vectors, per_group, unroll, quad)
-                    if tile + _operand_registers(conv, device, knobs) > registers:
+                    if tile + operand_registers(conv, device, knobs) > registers:
                         break
                     if not direct or _stays_inside(conv, knobs):
                         yield knobs
@@ -156,7 +156,7 @@ def _quad(task: ConvTask, device: Device, lanes: int, vectors: int, per_group: b
     return device.lanes if space.adjacent else 1
 
 
-def _operand_registers(conv: Conv2d, device: Device, knobs: Knobs) -> int:
+def operand_registers(conv: Conv2d, device: Device, knobs: Knobs) -> int:
     """Registers a tile needs beside its accumulators."""
     taps, vectors = conv.kernel_size[1], knobs.vectors
     if knobs.quad > 1:

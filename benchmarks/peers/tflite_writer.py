@@ -23,6 +23,7 @@ _ACTIVATION = schema.ActivationFunctionType
 _OPERATOR = schema.BuiltinOperator
 _OPTIONS = schema.BuiltinOptions
 _TYPES = {"float32": schema.TensorType.FLOAT32, "int32": schema.TensorType.INT32}
+MOST_CONCATENATED = 4  # XNNPACK leaves wider concatenations to TFLite
 _NHWC = (0, 2, 3, 1)
 
 
@@ -162,6 +163,14 @@ class _Writer:
         options = schema.ReshapeOptionsT()
         options.newShape = list(shape)
         self.operator(_OPERATOR.RESHAPE, [operand, self.integers(shape)], into, options)
+
+    def concatenated(self, operands: list[int], options: Any) -> int:
+        """A new tensor: the operands one after another."""
+        shape = list(self.tensors[operands[0]].shape)
+        shape[options.axis] = sum(self.tensors[x].shape[options.axis] for x in operands)
+        into = self.tensor(shape)
+        self.operator(_OPERATOR.CONCATENATION, operands, into, options)
+        return into
 
     def transposed(self, operand: int, axes: list[int], into: int) -> None:
         """`into` becomes the operand with its axes in another order."""
@@ -321,7 +330,26 @@ def _concat(w: _Writer, node: Node) -> None:
     axis = node.attributes["axis"] % rank
     options.axis = _NHWC.index(axis) if rank == 4 else axis
     inputs = [w.operand(node, i) for i in range(len(node.inputs))]
+    while len(inputs) > MOST_CONCATENATED:  # pairs of neighbours, and so on
+        runs = [inputs[i : i + MOST_CONCATENATED] for i in range(0, len(inputs), MOST_CONCATENATED)]
+        inputs = [run[0] if len(run) == 1 else w.concatenated(run, options) for run in runs]
     w.operator(_OPERATOR.CONCATENATION, inputs, w.output(node.output), options)
+
+
+def _slice(w: _Writer, node: Node) -> None:
+    limits = [w.graph.required(node, i).reshape(-1) for i in range(1, len(node.inputs))]
+    source, shape = w.graph.shapes[node.inputs[0]], w.graph.shapes[node.output]
+    steps = limits[3] if len(limits) > 3 else np.ones(len(limits[0]), np.int64)
+    axes = limits[2] if len(limits) > 2 else np.arange(len(limits[0]))
+    if len(source) != 4 or (steps != 1).any():
+        raise Unsupported("Slice with steps, or not of images")
+    begin = [0, 0, 0, 0]
+    for axis, first in zip(axes, limits[0], strict=True):
+        size = source[axis]
+        begin[axis] = int(min(first + size if first < 0 else first, size))
+    place = [w.integers([values[axis] for axis in _NHWC]) for values in (begin, shape)]
+    inputs = [w.operand(node), *place]
+    w.operator(_OPERATOR.SLICE, inputs, w.output(node.output), schema.SliceOptionsT())
 
 
 def _reshape(w: _Writer, node: Node) -> None:
@@ -382,6 +410,7 @@ _EMITTERS: dict[str, Callable[[_Writer, Node], None]] = {
     "Relu": _activation,
     "Reshape": _reshape,
     "Sigmoid": _activation,
+    "Slice": _slice,
     "Softmax": _softmax,
     "Squeeze": _reshape,
     "Sum": _add,

@@ -19,7 +19,7 @@ FEW_CHANNELS = 16  # for which Winograd's transforms don't pay
 
 def reads_planes(conv: Conv2d, lanes: int) -> bool:
     """Whether a k×k convolution should read a row-major map where it lies."""
-    if conv.is_pointwise or conv.is_depthwise or conv.input_shuffle > 1:
+    if conv.is_pointwise or conv.is_depthwise or conv.input_shuffle > 1 or conv.clusters:
         return False
     if conv.groups > 1 and conv.out_channels_per_group * 2 <= lanes:
         return False  # several groups share a vector: see lane_groups

@@ -20,12 +20,13 @@ NARROW = (
 def fold_shuffle(graph: Graph) -> int:
     """Recognise, move and absorb all shuffles; the number of rewrites."""
     count = 0
-    while _recognise(graph) or _advance(graph):
+    while recognise_shuffle(graph) or _advance(graph):
         count += 1
     return count
 
 
-def _recognise(graph: Graph) -> bool:
+def recognise_shuffle(graph: Graph) -> bool:
+    """Make one reshape, transpose, reshape a `channel_shuffle`."""
     producers, consumers = graph.producers(), graph.consumers()
 
     def private(value: Value) -> bool:

@@ -120,6 +120,24 @@ class Graph:
         self.nodes.append(node)
         return node
 
+    def copy(self) -> Graph:
+        """A graph that passes can change without changing this one; constants' data are shared."""
+        twin = Graph(self.name)
+        twin._names = set(self._names)
+        values: dict[Value, Value] = {}
+
+        def same(value: Value) -> Value:
+            if value not in values:
+                values[value] = Value(value.name, value.shape, value.dtype, value.data)
+            return values[value]
+
+        twin.inputs = [same(v) for v in self.inputs]
+        for n in self.nodes:
+            ins, outs = [same(v) for v in n.inputs], [same(v) for v in n.outputs]
+            twin.nodes.append(Node(n.name, n.op, ins, outs, dict(n.attrs), n.source))
+        twin.outputs = [same(v) for v in self.outputs]
+        return twin
+
     def producers(self) -> dict[Value, Node]:
         """The node that makes each value."""
         return {v: n for n in self.nodes for v in n.outputs}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgeconv.graph import depthwise_layout, direct_layout, pointwise_layout
+from edgeconv.graph import cluster_layout, depthwise_layout, direct_layout, pointwise_layout
 from edgeconv.graph.concat_in_place import place_operands
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.parts import Part, parts, rim
@@ -197,6 +197,8 @@ def _conv_input_block(node: Node, plan: Plan, lanes: int) -> int:
     """Block of the input a convolution wants."""
     value = node.inputs[0]
     layout = plan.layouts[value]
+    if _runs_on_planes(node, plan, lanes):
+        return PLAIN.block
     if not layout.is_plain:
         return layout.block
     channels = value.shape[1]
@@ -210,9 +212,11 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int, lanes: int) -> b
     """Whether the convolution can read its input where it lies, given that halos can still grow."""
     value = node.inputs[0]
     layout = plan.layouts[value]
+    conv, out = _single(node), plan.layouts[node.output]
+    if _runs_on_planes(node, plan, lanes):
+        return layout.is_plain
     if not layout.is_plain:
         return plan.root(value) is value or not any(rim(node))
-    conv, out = _single(node), plan.layouts[node.output]
     if conv is not None:
         if depthwise_layout.accepts(conv, 0, out.block, lanes):
             return True
@@ -239,6 +243,11 @@ def _conv_output(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lan
     return Layout(_block(plan, value, lanes)) if _is_image(value) else PLAIN
 
 
+def _runs_on_planes(node: Node, plan: Plan, lanes: int) -> bool:
+    """Whether a convolution of clusters, whose output has its layout, takes rows to rows."""
+    return plan.layouts[node.output].is_plain and cluster_layout.accepts(_single(node), lanes)
+
+
 def _single(node: Node) -> Conv2d | None:
     """The convolution of a node that is one, neither parts of a map nor slices of volumes."""
     first, *others = parts(node)
@@ -253,6 +262,9 @@ def _writes_rows(node: Node, plan: Plan, readers: list[Node], lanes: int) -> boo
     conv, data = _single(node), plan.layouts[node.inputs[0]]
     if conv is None:
         return False
+    if cluster_layout.accepts(conv, lanes):
+        data_readers = [_single(r) if is_scheduled_conv(r) else None for r in readers]
+        return cluster_layout.prefers_rows(conv, data.block, data_readers, lanes)
     if not readers:
         planar = data.is_plain and pointwise_layout.prefers_rows(conv, lanes)
         return planar or depthwise_layout.accepts(conv, data.block, 0, lanes)
@@ -261,9 +273,12 @@ def _writes_rows(node: Node, plan: Plan, readers: list[Node], lanes: int) -> boo
         for reader in readers
         if is_scheduled_conv(reader) and reader.inputs[0] is node.output
     ]
+    alike = len(workloads) == len(readers)
+    if alike and cluster_layout.feeds(conv, data.block, workloads, lanes):
+        return True
     return (
         data.is_plain
-        and len(workloads) == len(readers)
+        and alike
         and all(
             c is not None and depthwise_layout.prefers_rows(c, lanes) for c in (conv, *workloads)
         )

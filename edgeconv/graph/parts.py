@@ -119,7 +119,7 @@ def _parts(node: Node) -> Iterator[Part]:
             n = node.inputs[0].shape[0] // depth.size * run.count
             rows = [t * r + row for t in run.taps for row in rows]
         shuffle = a.get("input_shuffle", 1)
-        conv = Conv2d(n, c, h, w, k, *window, a["groups"], shuffle, slices)
+        conv = Conv2d(n, c, h, w, k, *window, a["groups"], shuffle, slices, a.get("clusters"))
         yield Part(conv, place, tuple(rows), tuple(columns))
 
 

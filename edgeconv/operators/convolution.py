@@ -7,6 +7,7 @@ from typing import Any
 
 from tvm import te, tirx
 
+from edgeconv.clusters import Clusters
 from edgeconv.operators.registry import Pattern, ShapeError, get, operator
 
 
@@ -45,6 +46,7 @@ def conv2d(
     input_shuffle: int = 1,
     input_stride: tuple[int, int] = (1, 1),
     depth: Depth | None = None,
+    clusters: Clusters | None = None,
 ) -> te.Tensor:
     """activation(convolution of the shuffled input + bias + residual); see `channel_shuffle`.
 
@@ -52,7 +54,8 @@ def conv2d(
     padding is (top, left, bottom, right), negative where the input is cut; activation is a unary
     operator's (name, attributes). With `input_stride`, zeros are put between the rows and columns
     of x before all else: a transposed convolution. With `depth`, images are slices of volumes,
-    and the weights [K, C/groups, taps·R, S] hold a kernel for each tap along the depth.
+    and the weights [K, C/groups, taps·R, S] hold a kernel for each tap along the depth. `clusters`
+    tells where weights are zero (see Conv2d); it changes nothing.
     """
     taps = 1
     if depth is not None:

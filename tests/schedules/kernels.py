@@ -80,6 +80,8 @@ def whole_numbers(task: ConvTask, seed: int = 0) -> Data:
 
     x = draw(conv.batch, conv.in_channels, conv.height, conv.width)
     weight = draw(conv.out_channels, conv.in_channels_per_group, *conv.kernel_size)
+    if conv.clusters is not None:
+        weight *= conv.clusters.reads()[:, :, None, None]
     bias, residual = draw(conv.out_channels), draw(*conv.output_shape)
     shuffle = conv.input_shuffle
     order = np.arange(conv.in_channels).reshape(shuffle, -1).T.reshape(-1)

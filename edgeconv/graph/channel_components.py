@@ -1,0 +1,186 @@
+"""Values whose channels belong together: channel i of one is made of channel i of the others.
+
+Depthwise convolutions, pooling, activations, residual additions keep channels apart, so all their
+operands have the same channels in the same order. A component is a set of such values. Dense
+convolutions make its values (a row of weights a channel) and read them (a column). Where nothing
+else touches a component, its channels may be permuted, or some left out, in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.operators import registry
+
+_POOLS = ("max_pool2d", "avg_pool2d")
+BINARY = ("add", "subtract", "multiply", "maximum", "minimum")
+
+
+@dataclass
+class Component:
+    """Values with the same channels.
+
+    Attributes:
+        values: all of them.
+        inner: nodes that keep channels apart, in order; inputs and outputs are `values`.
+        makers: dense convolutions whose output is one of them, in order.
+        readers: dense convolutions whose data is one of them, in order.
+    """
+
+    values: list[Value] = field(default_factory=list)
+    inner: list[Node] = field(default_factory=list)
+    makers: list[Node] = field(default_factory=list)
+    readers: list[Node] = field(default_factory=list)
+
+    @property
+    def channels(self) -> int:
+        """Channels of every value."""
+        return self.values[0].shape[1]
+
+    def take(self, graph: Graph, kept: np.ndarray) -> None:
+        """Let channel i be what channel kept[i] was; channels not in `kept` are gone."""
+        channels = self.channels
+        for value in self.values:
+            value.shape = (value.shape[0], len(kept), *value.shape[2:])
+        for node in self.makers:
+            first = 1
+            _take_constants(graph, node, range(first, 2 + bool(node.attrs.get("has_bias"))), kept)
+        for node in self.readers:
+            weight = node.inputs[1]
+            assert weight.data is not None
+            node.inputs[1] = graph.constant(weight.name, weight.data[:, kept])
+        for node in self.inner:
+            if node.op == "conv2d":
+                _take_constants(graph, node, range(1, 2 + bool(node.attrs.get("has_bias"))), kept)
+                node.attrs["groups"] = len(kept)
+            elif node.op == "reshape":
+                shape = node.attrs["shape"]
+                node.attrs["shape"] = (shape[0], len(kept), *shape[2:])
+            else:
+                for position, value in enumerate(node.inputs):
+                    if value.data is not None and value.size == channels > 1:
+                        axis = value.shape.index(channels)
+                        data = np.take(value.data, kept, axis)
+                        node.inputs[position] = graph.constant(value.name, data)
+
+
+def _take_constants(graph: Graph, node: Node, positions: range, kept: np.ndarray) -> None:
+    for position in positions:
+        data = node.inputs[position].data
+        assert data is not None
+        node.inputs[position] = graph.constant(node.inputs[position].name, data[kept])
+
+
+def components(graph: Graph) -> list[Component]:
+    """All components that nothing but convolutions touches, in the order of their values."""
+    parent: dict[Value, Value] = {}
+    pinned: set[Value] = {*graph.inputs, *graph.outputs}
+
+    def find(value: Value) -> Value:
+        while parent.setdefault(value, value) is not value:
+            parent[value] = parent[parent[value]]
+            value = parent[value]
+        return value
+
+    for node in graph.nodes:
+        data = [v for v in node.inputs if not v.is_constant]
+        if is_dense(node):
+            linked = [node.output, *data[1:]]
+            find(data[0])
+        elif keeps_channels(node):
+            linked = [node.output, *data]
+        else:
+            pinned.update(data, node.outputs)
+            linked = []
+        for value in linked:
+            parent[find(value)] = find(linked[0])
+    loose = {find(v) for v in parent} - {find(v) for v in pinned if v in parent}
+    found: dict[Value, Component] = {root: Component() for root in loose}
+    for value in parent:
+        if find(value) in loose:
+            found[find(value)].values.append(value)
+    for node in graph.nodes:
+        _enter(node, found, find)
+    return [c for c in found.values() if len({v.shape[1] for v in c.values}) == 1]
+
+
+def _enter(node: Node, found: dict[Value, Component], find: object) -> None:
+    """Note a node in the components it touches."""
+    assert callable(find)
+    output = found.get(find(node.outputs[0]))
+    if is_dense(node):
+        data = found.get(find(node.inputs[0]))
+        if data is not None:
+            data.readers.append(node)
+        if output is not None:
+            output.makers.append(node)
+    elif output is not None:
+        output.inner.append(node)
+
+
+def is_dense(node: Node) -> bool:
+    """A convolution of maps whose filters read all channels, with constant weights."""
+    return _is_convolution(node) and node.attrs["groups"] == 1
+
+
+def is_depthwise(node: Node) -> bool:
+    """A convolution of each channel by itself, with constant weights."""
+    if not _is_convolution(node):
+        return False
+    return bool(node.attrs["groups"] == node.inputs[1].shape[0] == node.inputs[0].shape[1] > 1)
+
+
+def _is_convolution(node: Node) -> bool:
+    a = node.attrs
+    if node.op != "conv2d" or node.output.dtype != "float32":
+        return False
+    operands = node.inputs[1:-1] if a.get("has_residual") else node.inputs[1:]
+    special = a.get("depth") is not None or a.get("clusters") is not None
+    special = special or a.get("input_shuffle", 1) > 1
+    residual = not a.get("has_residual") or not node.inputs[-1].is_constant
+    data = not node.inputs[0].is_constant
+    return data and residual and not special and all(v.is_constant for v in operands)
+
+
+def keeps_channels(node: Node) -> bool:
+    """Whether channel i of the output depends on nothing but channel i of the inputs."""
+    if is_depthwise(node):
+        return True
+    if len(node.outputs) != 1 or len(node.output.shape) < 2 or node.op == "conv2d":
+        return False
+    shape, data = node.output.shape, [v for v in node.inputs if not v.is_constant]
+    if not data or any(v.dtype != "float32" for v in (*data, node.output)):
+        return False
+    if len(node.inputs) == 1:
+        x = node.inputs[0].shape
+        if node.op == "reduce_mean":
+            axes = node.attrs["axes"]
+            return len(x) == 4 and bool(node.attrs["keepdims"]) and set(axes) <= {2, 3}
+        if node.op == "reshape":
+            pixels = {*x[2:], *shape[2:]}
+            return len(x) >= 2 and x[:2] == shape[:2] and pixels <= {1}
+        return node.op in _POOLS or registry.get(node.op).scalar is not None
+    if node.op not in BINARY or len(node.inputs) != 2:
+        return False
+    return all(_has_channels(v, shape) for v in node.inputs)
+
+
+def _has_channels(value: Value, shape: tuple[int, ...]) -> bool:
+    """Whether an operand has the output's channels, or is one number a channel or for all."""
+    if not value.is_constant:
+        return len(value.shape) == len(shape) and value.shape[:2] == shape[:2]
+    if value.size == 1:
+        return True
+    aligned = (1,) * (len(shape) - len(value.shape)) + value.shape
+    return len(aligned) == len(shape) and aligned[1] == shape[1] == value.size
+
+
+def dense_readers(component: Component) -> Iterator[tuple[Node, np.ndarray]]:
+    """The component's readers with their weights [K, C, R, S]."""
+    for node in component.readers:
+        assert node.inputs[1].data is not None
+        yield node, node.inputs[1].data

@@ -1,0 +1,225 @@
+"""Channels gathered for a grouped convolution become zero blocks of a dense one.
+
+Exporters write a sliding-channel convolution as slices of the channels, concatenated (a window that
+runs over the last channel is itself two slices), and a grouped convolution of the result, sometimes
+with its output channels permuted. Here the gathering goes into the weights: a dense convolution
+whose filters are zero for channels outside their window. `cluster_channels` then finds the blocks
+of zeros, and a schedule leaves them out, so nothing is gathered and nothing multiplied in vain.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeconv.graph.fold_shuffle import NARROW, recognise_shuffle
+from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.operators.convolution import shuffled
+
+_GATHERS = ("slice", "gather", "concat", "channel_shuffle")
+
+
+def fold_channel_gathers(graph: Graph) -> int:
+    """Fold every gathering before a grouped convolution, and every permutation behind a dense one;
+    the number of rewrites.
+    """
+    count = 0
+    while recognise_shuffle(graph):
+        pass
+    while _fold_before(graph) or _fold_behind(graph):
+        count += 1
+    return count
+
+
+Found = tuple[Value, np.ndarray] | None  # a tensor, and which of its channels
+
+
+def gathered(
+    value: Value, producers: dict[Value, Node], known: dict[Value, Found] | None = None
+) -> Found:
+    """The tensor whose channels make up `value`, and which, in order; None if there is not one.
+
+    Looks through slices, gathers of constant indices, shuffles and concatenations of channels;
+    `known` holds what has been found.
+    """
+    known = {} if known is None else known
+    if value not in known:
+        known[value] = _gathered(value, producers, known)
+    return known[value]
+
+
+def _gathered(value: Value, producers: dict[Value, Node], known: dict[Value, Found]) -> Found:
+    node = producers.get(value)
+    if node is None or node.op not in _GATHERS or len(value.shape) < 2:
+        return None
+    if node.op == "concat":
+        return _concatenated(node, producers, known)
+    x = node.inputs[0]
+    order = _order(node)
+    if order is None:
+        return None
+    inner = gathered(x, producers, known)
+    return (x, order) if inner is None else (inner[0], inner[1][order])
+
+
+def _order(node: Node) -> np.ndarray | None:
+    """The channels that a slice, gather or shuffle takes, if it takes nothing but channels."""
+    shape = node.inputs[0].shape
+    if len(shape) != len(node.output.shape):
+        return None
+    channels = np.arange(shape[1])
+    if node.op == "slice":
+        begin, size, step = (node.attrs[key] for key in ("begin", "size", "step"))
+        others = [axis for axis in range(len(shape)) if axis != 1]
+        if any(begin[a] or size[a] != shape[a] or step[a] != 1 for a in others):
+            return None
+        return np.asarray(begin[1] + step[1] * np.arange(size[1]))
+    if node.op == "gather":
+        indices = node.inputs[1].data
+        if node.attrs["axis"] != 1 or indices is None or indices.ndim != 1:
+            return None
+        return np.asarray(channels[indices])
+    return np.asarray(shuffled(channels, len(channels), node.attrs["groups"]))
+
+
+def _concatenated(node: Node, producers: dict[Value, Node], known: dict[Value, Found]) -> Found:
+    """`gathered` for a concatenation; a part may be the whole tensor."""
+    if node.attrs["axis"] != 1:
+        return None
+    parts = [gathered(x, producers, known) or (x, np.arange(x.shape[1])) for x in node.inputs]
+    source = parts[0][0]
+    if any(x is not source for x, _ in parts):
+        return None
+    return source, np.concatenate([order for _, order in parts])
+
+
+def _fold_before(graph: Graph) -> bool:
+    producers, consumers = graph.producers(), graph.consumers()
+    for node in graph.nodes:
+        if not _takes_gathering(node):
+            continue
+        value = node.inputs[0]
+        found = gathered(value, producers)
+        readers = consumers.get(value, [])
+        # left where it must be made anyway: for the caller, or for something else
+        if found is None or value in graph.outputs or any(value in r.inputs[1:] for r in readers):
+            continue
+        if producers[value].op == "channel_shuffle" or not all(map(_takes_gathering, readers)):
+            continue
+        source, order = found
+        if source.is_constant:
+            continue
+        for reader in readers:
+            _widen(graph, reader, source, order)
+            reader.source = (*_sources(value, source, producers), *reader.source)
+        graph.prune()
+        return True
+    return False
+
+
+def _takes_gathering(node: Node) -> bool:
+    """A grouped convolution worth more as a dense one with zeros than the gathering costs.
+
+    Narrow groups of wide kernels have a schedule of their own, and depthwise ones too.
+    """
+    if node.op != "conv2d" or node.attrs["groups"] < 2 or not _is_plain(node):
+        return False
+    _, per_group, *kernel = node.inputs[1].shape
+    return per_group >= (2 if max(kernel) == 1 else NARROW)
+
+
+def _is_plain(node: Node) -> bool:
+    """A float32 convolution of maps with constant weights and bias."""
+    a = node.attrs
+    operands = node.inputs[1:-1] if a.get("has_residual") else node.inputs[1:]
+    plain = a.get("depth") is None and a.get("input_stride", (1, 1)) == (1, 1)
+    whole = a.get("input_shuffle", 1) == 1 and a.get("clusters") is None
+    same = node.output.dtype == "float32" and all(v.is_constant for v in operands)
+    return plain and whole and same
+
+
+def _widen(graph: Graph, node: Node, source: Value, order: np.ndarray) -> None:
+    """Let a grouped convolution of source[:, order] read `source` instead."""
+    weight = node.inputs[1]
+    assert weight.data is not None
+    k, cpg, *kernel = weight.shape
+    groups = node.attrs["groups"]
+    wide = np.zeros((k, source.shape[1], *kernel), np.float64)
+    for out in range(k):
+        first = out // (k // groups) * cpg
+        np.add.at(wide[out], order[first : first + cpg], weight.data[out].astype(np.float64))
+    node.inputs[0] = source
+    node.inputs[1] = graph.constant(weight.name, wide.astype(np.float32))
+    node.attrs["groups"] = 1
+
+
+def _sources(value: Value, source: Value, producers: dict[Value, Node]) -> tuple[str, ...]:
+    """Names of the ONNX nodes that gather `value` from `source`, each once."""
+    found: list[Node] = []
+    pending = [value]
+    while pending:
+        made = pending.pop()
+        node = producers.get(made)
+        if made is source or node is None or node in found:
+            continue
+        found.append(node)
+        pending += node.inputs
+    return tuple(dict.fromkeys(name for node in reversed(found) for name in node.source))
+
+
+def _fold_behind(graph: Graph) -> bool:
+    """Let a dense convolution make its output channels in the order in which they are read."""
+    producers, consumers = graph.producers(), graph.consumers()
+    known: dict[Value, Found] = {}
+    for node in graph.nodes:
+        found = gathered(node.output, producers, known) if node.op in _GATHERS else None
+        if found is None:
+            continue
+        source, order = found
+        conv = producers.get(source)
+        if conv is None or conv.op != "conv2d" or not _is_plain(conv) or source in graph.outputs:
+            continue
+        if conv.attrs["groups"] > 1 or conv.attrs.get("has_residual"):
+            continue
+        permutes = len(order) == source.shape[1] and len(set(order)) == len(order)
+        if not permutes or not _is_only_reader(graph, node, source, consumers, producers):
+            continue
+        for position, value in enumerate(conv.inputs[1:], 1):
+            assert value.data is not None
+            conv.inputs[position] = graph.constant(value.name, value.data[order])
+        conv.source = tuple(
+            dict.fromkeys([*conv.source, *_sources(node.output, source, producers)])
+        )
+        _discard(graph, node)
+        conv.outputs = node.outputs
+        graph.prune()
+        return True
+    return False
+
+
+def _discard(graph: Graph, node: Node) -> None:
+    """Take a node out, whose output another one will make."""
+    graph.nodes = [n for n in graph.nodes if n is not node]
+
+
+def _is_only_reader(
+    graph: Graph,
+    node: Node,
+    source: Value,
+    consumers: dict[Value, list[Node]],
+    producers: dict[Value, Node],
+) -> bool:
+    """Whether all that reads `source` is on the way to `node`."""
+    inner = {node}
+    pending = list(node.inputs)
+    between: set[Value] = {source}
+    while pending:
+        value = pending.pop()
+        if value is source or value.is_constant or value in between:
+            continue
+        between.add(value)
+        inner.add(producers[value])
+        pending += producers[value].inputs
+    return all(
+        value not in graph.outputs and all(reader in inner for reader in consumers.get(value, []))
+        for value in between
+    )
