@@ -19,6 +19,7 @@ lanes behind the last channel hold a copy of it. A row-major map is transposed i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,16 +34,15 @@ from edgeconv.operators.convolution import apply_activation
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
     FMA_LATENCY,
-    MAX_UNROLLED_FMAS,
     PARALLEL_MACS,
     Mismatch,
     ceil_div,
     is_partial,
     lacks_halo,
     starts,
-    tap_uses,
     tile_start,
 )
+from edgeconv.schedules.depthwise_tiles import DepthwiseTiles, register_tiles, zeros
 from edgeconv.schedules.relayout import transpose
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
@@ -108,28 +108,14 @@ def lanes_for(task: ConvTask, device: Device) -> int:
 
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
-    conv, lanes, registers = task.conv, lanes_for(task, device), device.vector_registers
-    taps = conv.kernel_size[0] * conv.kernel_size[1]
-    for rows in range(1, min(8, conv.out_height) + 1):
-        for columns in range(1, conv.out_width + 1):
-            tile = rows * columns
-            if tile > (registers * 2) // 3:
-                break
-            if tile * taps <= MAX_UNROLLED_FMAS:
-                yield Knobs(lanes, rows, columns, True)
-            yield Knobs(lanes, rows, columns, False)
+    for tile in register_tiles(task.conv, device):
+        yield Knobs(lanes_for(task, device), *tile)
 
 
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core."""
     conv, space = task.conv, Space(task, knobs)
-    (r, s), pixels = conv.kernel_size, knobs.rows * knobs.columns
-    fmas = pixels * r * s
-    loads = len(space.row_uses()) * knobs.columns * s
-    if knobs.unroll_kw:
-        loads = len(space.row_uses()) * len(space.column_uses())
-    busy = max(fmas / device.fma_ports, (loads + r * s) / device.load_ports, FMA_LATENCY * r * s)
-    tiles = space.strips * space.row_tiles * space.column_tiles * (busy + 12 + 2 * pixels)
+    tiles = space.strips * strip_cycles(space.tiles, device)
     vector = 1.25 * (knobs.lanes.bit_length() - 1)  # cycles of a vector of a transposed square
     moved = 0.0
     if space.from_planes:
@@ -137,6 +123,18 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     if space.to_planes:
         moved += space.strips * space.out_squares * knobs.lanes * vector
     return conv.batch * space.runs * (tiles + moved)
+
+
+@functools.lru_cache(maxsize=4096)
+def strip_cycles(tiles: DepthwiseTiles, device: Device) -> float:
+    """Cycles of the register tiles of a strip and a vector of channels, pixels in the L1 cache."""
+    (r, s), pixels = tiles.conv.kernel_size, tiles.rows * tiles.columns
+    fmas = pixels * r * s
+    loads = len(tiles.row_uses()) * tiles.columns * s
+    if tiles.unroll_kw:
+        loads = len(tiles.row_uses()) * len(tiles.column_uses())
+    busy = max(fmas / device.fma_ports, (loads + r * s) / device.load_ports, FMA_LATENCY * r * s)
+    return tiles.row_tiles * tiles.column_tiles * (busy + 12 + 2 * pixels)
 
 
 class Space:
@@ -161,8 +159,8 @@ class Space:
         self.strip = self._strip(whole)
         self.strips = ceil_div(conv.out_height, self.strip)
         self.strip_rows = self._rows_of(self.strip)
-        self.row_tiles = ceil_div(self.strip, knobs.rows)
-        self.column_tiles = ceil_div(conv.out_width, knobs.columns)
+        tile = (knobs.rows, knobs.columns, knobs.unroll_kw)
+        self.tiles = DepthwiseTiles(conv, self.strip, *tile)
         self.out_squares = ceil_div(self.strip * conv.out_width, lanes)
         squares = ceil_div(conv.height * conv.width, lanes)
         self.filled = squares * lanes if self.flat else self.strips * self.strip_rows * by_rows
@@ -188,16 +186,8 @@ class Space:
             strip += rows
         return min(strip, conv.out_height)
 
-    def row_uses(self) -> dict[int, list[tuple[int, int]]]:
-        """For every input row of a tile that is read: the (output row, kh) that read it."""
-        return tap_uses(self.knobs.rows, self.taps[0], self.sy, self.dy)
 
-    def column_uses(self) -> dict[int, list[tuple[int, int]]]:
-        """For every input column of a tile that is read: the (output column, kw) that read it."""
-        return tap_uses(self.knobs.columns, self.taps[1], self.sx, self.dx)
-
-
-def _in_lanes(values: np.ndarray, lanes: int) -> np.ndarray:
+def in_lanes(values: np.ndarray, lanes: int) -> np.ndarray:
     """[K, …] as [vector, …, lane], the last channel repeated."""
     k = values.shape[0]
     index = np.minimum(np.arange(ceil_div(k, lanes) * lanes), k - 1).reshape(-1, lanes)
@@ -206,12 +196,12 @@ def _in_lanes(values: np.ndarray, lanes: int) -> np.ndarray:
 
 def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray:
     """OIHW [K, 1, R, S] to [vector, S, R, lane]."""
-    return _in_lanes(weight[:, 0].transpose(0, 2, 1), knobs.lanes)
+    return in_lanes(weight[:, 0].transpose(0, 2, 1), knobs.lanes)
 
 
 def pack_bias(task: ConvTask, knobs: Knobs, bias: np.ndarray) -> np.ndarray:
     """[K] to [vector, lane]."""
-    return _in_lanes(bias, knobs.lanes)
+    return in_lanes(bias, knobs.lanes)
 
 
 class _Kernel:
@@ -260,8 +250,7 @@ class _Kernel:
                     self._flush(n, v, first)
 
     def _zero(self, row: Any, column: Any) -> None:
-        zero = tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes)
-        emit.store(self.pixels, zero, [row, column, self.every])
+        emit.store(self.pixels, zeros(self.lanes), [row, column, self.every])
 
     def _zero_rim(self) -> None:
         """Zero what no input pixel is copied to."""
@@ -326,56 +315,26 @@ class _Kernel:
 
     def _tiles(self, n: Any, v: Any, first: Any) -> None:
         """All register tiles of a strip."""
-        conv, space, knobs = self.conv, self.space, self.knobs
-        tile = [(i, j) for i in range(knobs.rows) for j in range(knobs.columns)]
-        weights = {}
-        if knobs.unroll_kw:
-            weights = {kw: self._weights(v, kw) for kw in range(space.taps[1])}
-        with T.serial(0, space.row_tiles) as t, T.serial(0, space.column_tiles) as q:
-            row = tile_start(t, knobs.rows, space.strip)
-            column = tile_start(q, knobs.columns, conv.out_width)
-            start = tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes)
-            start = T.Bind(start if self.bias is None else self.bias[v, self.every])
-            for i, j in tile:
-                emit.store(self.acc, start, [i, j, self.every])
+        conv, every = self.conv, self.every
 
-            def add(x: Any, i: int, j: int, weight: Any) -> None:
-                value = self.acc[i, j, self.every] + x * weight
-                emit.store(self.acc, value, [i, j, self.every])
-
-            if knobs.unroll_kw:
-                for r, rows in space.row_uses().items():
-                    for c, columns in space.column_uses().items():
-                        x = T.Bind(self._pixel(n, v, first, row, r, column, c))
-                        for j, kw in columns:
-                            for i, kh in rows:
-                                add(x, i, j, weights[kw][kh])
+        def finish(value: Any, row: Any, column: Any) -> None:
+            if self.space.to_planes:
+                at = row * conv.out_width + column
+                emit.store(self.result, value, [at, every])
             else:
-                with T.serial(0, space.taps[1]) as kw:
-                    vectors = self._weights(v, kw)
-                    for r, rows in space.row_uses().items():
-                        for j in range(knobs.columns):
-                            c = j * space.sx + kw * space.dx
-                            x = T.Bind(self._pixel(n, v, first, row, r, column, c))
-                            for i, kh in rows:
-                                add(x, i, j, vectors[kh])
-            for i, j in tile:
-                value = self.acc[i, j, self.every]
-                if space.to_planes:
-                    at = (row + i) * conv.out_width + column + j
-                    emit.store(self.result, value, [at, self.every])
-                else:
-                    at = (n, v, first + row + i, column + j, self.every)
-                    self._finish(value, at)
+                self._finish(value, (n, v, first + row, column, every))
 
-    def _weights(self, v: Any, kw: Any) -> list[Any]:
-        """The vectors of one column of the filters."""
-        return [T.Bind(self.weight[v, kw, kh, self.every]) for kh in range(self.space.taps[0])]
+        self.space.tiles.emit(
+            lambda i, j: (self.acc, [i, j, every]),
+            lambda: zeros(self.lanes) if self.bias is None else self.bias[v, every],
+            lambda kw, kh: self.weight[v, kw, kh, every],
+            lambda y, x: self._pixel(n, v, first, y, x),
+            finish,
+        )
 
-    def _pixel(self, n: Any, v: Any, first: Any, row: Any, r: int, column: Any, c: Any) -> Any:
-        """Input pixel (r, c) of the tile at (row, column) of a strip."""
+    def _pixel(self, n: Any, v: Any, first: Any, y: Any, x: Any) -> Any:
+        """Input pixel (y, x), counted with the padding, of the strip that starts at `first`."""
         conv, space = self.conv, self.space
-        y, x = row * space.sy + r, column * space.sx + c
         if space.from_planes:
             return self.pixels[y, x, self.every]
         halo = self.task.data.halo

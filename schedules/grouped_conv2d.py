@@ -115,7 +115,7 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                     unroll = quad == 1 and tile * conv.kernel_size[1] <= MAX_UNROLLED_FMAS
                     prefetch = device.cores == 1 or emit.on_stack(tile * lanes)
                     knobs = Knobs(lanes, rows, columns, vectors, per_group, unroll, quad, prefetch)
-                    if tile + _operand_registers(conv, device, knobs) > registers:
+                    if tile + operand_registers(conv, device, knobs) > registers:
                         break
                     yield knobs
 
@@ -130,7 +130,7 @@ def _quad(task: ConvTask, device: Device, lanes: int, vectors: int, per_group: b
     return device.lanes if space.adjacent else 1
 
 
-def _operand_registers(conv: Conv2d, device: Device, knobs: Knobs) -> int:
+def operand_registers(conv: Conv2d, device: Device, knobs: Knobs) -> int:
     """Registers a tile needs beside its accumulators."""
     taps, vectors = conv.kernel_size[1], knobs.vectors
     if knobs.quad > 1:

@@ -9,6 +9,7 @@ from edgeconv.graph.fold_scale import fold_scale
 from edgeconv.graph.fold_shuffle import fold_shuffle
 from edgeconv.graph.fuse_epilogue import fuse_epilogue
 from edgeconv.graph.fuse_injective import fuse_injective
+from edgeconv.graph.fuse_pairs import Saving, fuse_pairs
 from edgeconv.graph.ir import Graph
 from edgeconv.graph.phases_to_channels import phases_to_channels
 from edgeconv.graph.recognise_activation import recognise_activation
@@ -28,12 +29,21 @@ PASSES: tuple[tuple[str, Callable[..., int]], ...] = (
     ("phases of few filters as channels", phases_to_channels),
     ("volumes as slices", volumes_to_slices),
     ("fuse elementwise chains", fuse_injective),
+    ("fuse pointwise and depthwise", fuse_pairs),
 )
 
 FOR_LANES = (phases_to_channels,)  # passes that take the vector width too
+FOR_COSTS = (fuse_pairs,)  # passes that take a cost model
 
 
-def optimise(graph: Graph, lanes: int = 16) -> list[tuple[str, int]]:
-    """Run all passes for vectors of `lanes`; returns each pass's name and how often it fired."""
+def optimise(graph: Graph, lanes: int = 16, saving: Saving | None = None) -> list[tuple[str, int]]:
+    """Run all passes for vectors of `lanes`; returns each pass's name and how often it fired.
+
+    `saving` is the cost model of fusing two convolutions; without it none are.
+    """
     graph.prune()
-    return [(title, run(graph, lanes) if run in FOR_LANES else run(graph)) for title, run in PASSES]
+    fired = []
+    for title, run in PASSES:
+        extra: tuple[object, ...] = (lanes,) if run in FOR_LANES else ()
+        fired.append((title, run(graph, *((saving,) if run in FOR_COSTS else extra))))
+    return fired

@@ -1,0 +1,168 @@
+"""Whether two convolutions are better one kernel on this device, and how that kernel is scheduled.
+
+Beside the families' estimates of what is computed stands the way of the map between: written and
+read again if the two are apart, through the level of cache that holds it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgeconv import strategy
+from edgeconv.errors import BuildError
+from edgeconv.graph.ir import Graph, Node
+from edgeconv.graph.layout import block_for
+from edgeconv.graph.parts import parts
+from edgeconv.layout import Layout
+from edgeconv.schedules.common import ceil_div
+from edgeconv.schedules.pairs import PAIRS, PairFamily
+from edgeconv.targets import Device
+from edgeconv.workload import ConvTask, PairTask
+
+LEAST_GAIN = 0.04  # of the time of two kernels; less is noise, and not worth their freedom
+L2_BYTES = 64.0  # a cycle of one core, on top of what computing hides
+L3_BYTES = 32.0
+MEMORY_BYTES = 4.0
+KERNEL_CYCLES = 300.0  # of a call
+FORK_CYCLES = 8000.0  # of a parallel region
+COPY_BYTES = 16.0  # a cycle: a pass over a map that row-major neighbours cost
+
+
+@dataclass(frozen=True)
+class PairChoice:
+    """A decision about two convolutions.
+
+    Attributes:
+        family, knobs: the schedule of the one kernel.
+        cycles, apart: estimates of the one kernel, and of two.
+        refused: families that cannot take the task, with their reasons.
+    """
+
+    family: PairFamily
+    knobs: Any
+    cycles: float
+    apart: float
+    refused: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def saved(self) -> float:
+        """Cycles saved; 0 where that is too little to fuse."""
+        saved = self.apart - self.cycles
+        return saved if saved > LEAST_GAIN * self.apart else 0.0
+
+    @property
+    def knobs_text(self) -> str:
+        """The knobs as "name=value" words."""
+        return " ".join(f"{k}={v}" for k, v in asdict(self.knobs).items())
+
+    @property
+    def reason(self) -> str:
+        """One sentence for `edgeconv explain`."""
+        return (
+            f"fused: estimated {self.cycles:,.0f} cycles, {self.apart:,.0f} as two kernels with "
+            "the map between them in memory"
+        )
+
+    @property
+    def why_not(self) -> str:
+        """One sentence why it is not fused."""
+        return (
+            f"fusing with the next layer: estimated {self.cycles:,.0f} cycles, {self.apart:,.0f} "
+            "apart"
+        )
+
+
+class Judge:
+    """Tells what fusing two nodes of a graph saves, and remembers why it does not pay."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._refused: dict[Node, tuple[str, str]] = {}
+
+    def __call__(self, graph: Graph, first: Node, second: Node) -> float:
+        """Cycles saved, 0 where it does not pay."""
+        maps = (first.inputs[0], first.output, second.output)
+        if any(v.shape[2:] == (1, 1) for v in maps):
+            return 0.0
+        choice = choose(expected_task(first, second, self.device.lanes), self.device)
+        lost = 0.0  # a depthwise convolution alone reads and writes row-major maps itself
+        if first.inputs[0] in graph.inputs and choice.family.name == "depthwise_pointwise":
+            lost += 4 * first.inputs[0].size / COPY_BYTES
+        if second.output in graph.outputs and choice.family.name == "pointwise_depthwise":
+            lost += 4 * second.output.size / COPY_BYTES
+        choice = dataclasses.replace(choice, cycles=choice.cycles + lost)
+        if not choice.saved:
+            self._refused[first] = (choice.family.name, choice.why_not)
+        return choice.saved
+
+    def refused(self, node: Node) -> tuple[tuple[str, str], ...]:
+        """Why a node is not fused with the next, if it could be."""
+        return (self._refused[node],) if node in self._refused else ()
+
+
+def expected_task(first: Node, second: Node, lanes: int) -> PairTask:
+    """The task of two nodes in channel blocks, before layouts are chosen."""
+    (one,), (other,) = parts(first), parts(second)
+    data = Layout(block_for(one.conv.in_channels, lanes), one.conv.padding)
+    out = Layout(block_for(other.conv.out_channels, lanes))
+    a, b = first.attrs, second.attrs
+    residual = out if b.get("has_residual") else None
+    bias = bool(b.get("has_bias"))
+    return PairTask(
+        ConvTask(one.conv, data, Layout(1), bool(a.get("has_bias")), None, a.get("activation")),
+        ConvTask(other.conv, Layout(1), out, bias, residual, b.get("activation")),
+    )
+
+
+def choose(task: PairTask, device: Device) -> PairChoice:
+    """The supporting family with the least estimated cycles; whether it pays is `saved`.
+
+    Raises:
+        BuildError: no family takes the task.
+    """
+    found: list[tuple[float, PairFamily, Any]] = []
+    refused = []
+    for family in PAIRS:
+        mismatch = family.supports(task, device)
+        if mismatch is not None:
+            refused.append((family.name, mismatch.reason))
+            continue
+        knobs = family.default_knobs(task, device)
+        found.append((family.estimate(task, knobs, device), family, knobs))
+    if not found:
+        reasons = "; ".join(f"{name}: {why}" for name, why in refused)
+        raise BuildError(f"no schedule for {task.first.conv}, {task.second.conv}: {reasons}")
+    cycles, family, knobs = min(found, key=lambda f: f[0])
+    return PairChoice(family, knobs, cycles, apart(task, device), tuple(refused))
+
+
+def apart(task: PairTask, device: Device, *, exact: bool = False) -> float:
+    """Cycles of two kernels, each as the strategy would choose it."""
+    channels, halo = task.second.conv.in_channels, task.second.conv.padding
+    between = Layout(block_for(channels, device.lanes), halo)
+    cycles = 0.0
+    for half in (
+        dataclasses.replace(task.first, out=between),
+        dataclasses.replace(task.second, data=between),
+    ):
+        choice = strategy.choose(half, device, exact=exact)
+        cycles += choice.family.estimate(half, choice.knobs, device)
+    cores = device.cores
+    return cycles + traffic(task.intermediate_bytes, device) + overhead(cores)
+
+
+def overhead(cores: int) -> float:
+    """Cycles of one more kernel."""
+    return KERNEL_CYCLES + (FORK_CYCLES * cores if cores > 1 else 0.0)
+
+
+def traffic(size: int, device: Device) -> float:
+    """Cycles to write and read a map of `size` bytes that computing does not hide."""
+    share = ceil_div(size, device.cores)
+    if share <= device.l2_kib * 1024 // 2:
+        return 2 * size / L2_BYTES
+    if size <= device.l3_kib * 1024 // 2:
+        return 2 * size / L3_BYTES
+    return 2 * size / MEMORY_BYTES
