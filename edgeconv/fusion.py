@@ -7,6 +7,7 @@ read again if the two are apart, through the level of cache that holds it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -116,6 +117,7 @@ def expected_task(first: Node, second: Node, lanes: int) -> PairTask:
     )
 
 
+@functools.lru_cache(maxsize=1024)
 def choose(task: PairTask, device: Device) -> PairChoice:
     """The supporting family with the least estimated cycles; whether it pays is `saved`.
 

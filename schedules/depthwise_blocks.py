@@ -45,10 +45,11 @@ from edgeconv.schedules.common import (
 from edgeconv.schedules.depthwise_tiles import DepthwiseTiles, register_tiles, zeros
 from edgeconv.schedules.relayout import transpose
 from edgeconv.targets import Device
-from edgeconv.workload import ConvTask
+from edgeconv.workload import Conv2d, ConvTask
 
 SCRATCH_BYTES = 1 << 17  # transposed input rows of a strip: a part of the second-level cache
 RESULT_BYTES = 1 << 14  # output rows of a strip that are still to be transposed
+LOADED_AHEAD = 10  # registers LLVM fills before they are needed
 STATIC_SQUARES = 16  # up to here the transposes of a map are unrolled, with constant addresses
 
 
@@ -135,6 +136,22 @@ def strip_cycles(tiles: DepthwiseTiles, device: Device) -> float:
         loads = len(tiles.row_uses()) * len(tiles.column_uses())
     busy = max(fmas / device.fma_ports, (loads + r * s) / device.load_ports, FMA_LATENCY * r * s)
     return tiles.row_tiles * tiles.column_tiles * (busy + 12 + 2 * pixels)
+
+
+@functools.lru_cache(maxsize=4096)
+def best_tiles(conv: Conv2d, device: Device) -> list[tuple[int, int, bool]]:
+    """Register tiles (see `register_tiles`), those with the least estimated cycles first.
+
+    Where weights can't be read as operands, tiles leave registers for them, and for loads ahead.
+    """
+    taps, height = conv.kernel_size[0] * conv.kernel_size[1], conv.out_height
+    free = device.vector_registers - LOADED_AHEAD
+    found = [
+        (rows, columns, unroll)
+        for rows, columns, unroll in register_tiles(conv, device)
+        if device.memory_operands or not unroll or rows * columns + min(taps, free - 4) <= free
+    ]
+    return sorted(found, key=lambda t: strip_cycles(DepthwiseTiles(conv, height, *t), device))
 
 
 class Space:

@@ -133,7 +133,7 @@ def default_knobs(task: PairTask, device: Device) -> Knobs:
         return cost / tile.vectors * ceil_div(wide, tile.columns) * tile.columns / wide
 
     tiles = sorted(product_tile.tiles(second, device), key=per_pixel)[:6]
-    in_tiles = list(register_tiles(task.first.conv, device))
+    in_tiles = depthwise_blocks.best_tiles(task.first.conv, device)[:6]
     settings = (k for t in tiles for i in in_tiles for k in _strips(task, device, t, i))
     return min(settings, key=cycles)
 

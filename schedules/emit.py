@@ -205,6 +205,15 @@ def scratch(name: str, shape: Sequence[int]) -> Any:
     return IRBuilder.name(name, T.sblock_alloc_buffer(tuple(shape), "float32", scope="global"))
 
 
+def unknown_regions() -> None:
+    """Declare, first in a block, that nobody need know which elements it reads and writes.
+
+    For blocks whose loops and indices depend on bound variables, which TVM can't see through.
+    """
+    T.reads()
+    T.writes()
+
+
 STACK_BYTES = 1024  # TVM puts smaller arrays of no scope on the stack
 
 

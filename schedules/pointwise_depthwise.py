@@ -139,16 +139,16 @@ def default_knobs(task: PairTask, device: Device) -> Knobs:
         pixels = tile.rows * tile.columns
         cost = product_tile.cycles(first, tile, device) / pixels * _waste(task, tile)
         best_tiles.setdefault(tile.vectors, []).append((cost, tile))
-    found = []
-    for ranked in best_tiles.values():
-        ranked.sort(key=lambda pair: pair[0])
-        for _, tile in ranked[:3]:
-            out_tile = min(
-                register_tiles(task.second.conv, device),
-                key=lambda t: min(map(cycles, _strips(task, device, tile, t))),
-            )
-            found.append(min(_strips(task, device, tile, out_tile), key=cycles))
-    return min(found, key=cycles)
+    ranked = [sorted(found, key=lambda pair: pair[0])[:2] for found in best_tiles.values()]
+    out_tiles = depthwise_blocks.best_tiles(task.second.conv, device)[:4]
+    settings = (
+        knobs
+        for found in ranked
+        for _, tile in found
+        for out_tile in out_tiles
+        for knobs in _strips(task, device, tile, out_tile)
+    )
+    return min(settings, key=cycles)
 
 
 def _waste(task: PairTask, tile: Tile) -> float:
@@ -282,6 +282,7 @@ class _Kernel:
         grid = dict(n=conv.batch, oc=channels, segment=knobs.segments)
         with emit.loops(**grid) as axes, emit.block("tile"):
             n, oc, segment = emit.all_spatial(grid, axes)
+            emit.unknown_regions()
             self.registers = Registers(knobs.tile)
             self.acc = {p: emit.register("sum", lanes) for p in space.tiles.pixels}
             self.rows = Rows("rows", (vectors, space.buffer_rows, space.width), lanes)
@@ -294,15 +295,16 @@ class _Kernel:
         """The rows a strip of output rows reads, then those."""
         knobs, space = self.knobs, self.space
         top = self.task.second.conv.padding[0]
-        out_row = start + tile_start(strip, knobs.strip, space.segment)
-        first = out_row * space.stride - top  # row of the map that the strip reads first
-        have: Any = first
+        place = tile_start(strip, knobs.strip, space.segment)
+        out_row = T.Bind(start + place)
+        first = T.Bind(out_row * space.stride - top)  # row of the map that the strip reads first
+        have = first
         if space.strips > 1:
-            before = start + tile_start(strip - 1, knobs.strip, space.segment)
-            shift = (out_row - before) * space.stride
-            kept = tirx.if_then_else(strip > 0, tirx.max(space.strip_rows - shift, 0), 0)
+            before = tile_start(strip - 1, knobs.strip, space.segment)
+            shift = T.Bind((place - before) * space.stride)
+            kept = T.Bind(tirx.Select(strip > 0, tirx.max(space.strip_rows - shift, 0), 0))
             self._move(kept, shift)
-            have = first + kept
+            have = T.Bind(first + kept)
         self._zero_rows(first, have)
         self._pointwise(n, oc, first, have)
         with T.serial(0, knobs.vectors) as m:
@@ -335,9 +337,10 @@ class _Kernel:
         if not conv.padding[0] and needed <= conv.height:
             return
         for low, high in ((have, tirx.min(end, 0)), (tirx.max(have, conv.height), end)):
-            with T.serial(0, tirx.max(high - low, 0)) as row:
+            count, place = T.Bind(tirx.max(high - low, 0)), T.Bind(low - first + space.above)
+            with T.serial(0, count) as row:
                 with T.serial(0, self.knobs.vectors) as m, T.serial(0, space.width) as column:
-                    at = low - first + row + space.above
+                    at = place + row
                     self.rows.store(zeros(self.lanes), m, at, column)
 
     def _pointwise(self, n: Any, oc: Any, first: Any, have: Any) -> None:
@@ -349,11 +352,12 @@ class _Kernel:
             self.operands.first_bias,
             self.operands.data,
         )
-        begin = tirx.max(have, 0)
-        end = tirx.min(first + space.strip_rows, conv.height)
-        count = tirx.max(tirx.floordiv(end - begin + knobs.rows - 1, knobs.rows), 0)
+        begin = T.Bind(tirx.max(have, 0))
+        end = T.Bind(tirx.min(first + space.strip_rows, conv.height))
+        count = T.Bind(tirx.floordiv(tirx.max(end - begin, 0) + knobs.rows - 1, knobs.rows))
         with T.serial(0, count) as t, T.serial(0, ceil_div(conv.width, knobs.columns)) as q:
             y = T.Bind(tirx.max(tirx.min(begin + t * knobs.rows, end - knobs.rows), 0))
+            place = T.Bind(y - first + space.above)
             x = tile_start(q, knobs.columns, conv.width)
 
             def pixel(p: tuple[int, int], chunk: Any, slot: Any) -> Any:
@@ -372,7 +376,7 @@ class _Kernel:
             for m in range(knobs.vectors):
                 for i, j in knobs.tile.pixels:
                     value = apply_activation(self.registers.value((i, j), m), task.activation)
-                    self.rows.store(value, m, y - first + i + space.above, x + j + left)
+                    self.rows.store(value, m, place + i, x + j + left)
 
     def _depthwise(self, n: Any, oc: Any, out_row: Any, m: Any) -> None:
         """A strip of output rows of a vector of channels."""
