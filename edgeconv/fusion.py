@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,15 +18,13 @@ from edgeconv.graph.ir import Graph, Node
 from edgeconv.graph.layout import block_for
 from edgeconv.graph.parts import parts
 from edgeconv.layout import Layout
-from edgeconv.schedules.common import ceil_div
+from edgeconv.schedules import depthwise_blocks
 from edgeconv.schedules.pairs import PAIRS, PairFamily
+from edgeconv.schedules.traffic import streaming_cycles
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask, PairTask
 
 LEAST_GAIN = 0.04  # of the time of two kernels; less is noise, and not worth their freedom
-L2_BYTES = 64.0  # a cycle of one core, on top of what computing hides
-L3_BYTES = 32.0
-MEMORY_BYTES = 4.0
 KERNEL_CYCLES = 300.0  # of a call
 FORK_CYCLES = 8000.0  # of a parallel region
 COPY_BYTES = 16.0  # a cycle: a pass over a map that row-major neighbours cost
@@ -140,31 +139,29 @@ def choose(task: PairTask, device: Device) -> PairChoice:
     return PairChoice(family, knobs, cycles, apart(task, device), tuple(refused))
 
 
-def apart(task: PairTask, device: Device, *, exact: bool = False) -> float:
-    """Cycles of two kernels, each as the strategy would choose it."""
+def apart(task: PairTask, device: Device) -> float:
+    """Cycles of two kernels, the map between them in channel blocks with a halo."""
     channels, halo = task.second.conv.in_channels, task.second.conv.padding
     between = Layout(block_for(channels, device.lanes), halo)
-    cycles = 0.0
-    for half in (
+    halves = (
         dataclasses.replace(task.first, out=between),
         dataclasses.replace(task.second, data=between),
-    ):
-        choice = strategy.choose(half, device, exact=exact)
-        cycles += choice.family.estimate(half, choice.knobs, device)
-    cores = device.cores
-    return cycles + traffic(task.intermediate_bytes, device) + overhead(cores)
+    )
+    return sum(_alone(half, device) for half in halves) + overhead(device.cores)
+
+
+def _alone(task: ConvTask, device: Device) -> float:
+    """Cycles of one kernel. A depthwise one computes so little that it may wait for its maps."""
+    conv = task.conv
+    if conv.is_depthwise:
+        out = math.prod(conv.output_shape)
+        read = conv.batch * conv.in_channels * conv.height * conv.width
+        moved = streaming_cycles(4 * (read + out), device)
+        return max(moved, depthwise_blocks.cached_cycles(conv, device))
+    choice = strategy.choose(task, device)
+    return choice.family.estimate(task, choice.knobs, device)
 
 
 def overhead(cores: int) -> float:
     """Cycles of one more kernel."""
     return KERNEL_CYCLES + (FORK_CYCLES * cores if cores > 1 else 0.0)
-
-
-def traffic(size: int, device: Device) -> float:
-    """Cycles to write and read a map of `size` bytes that computing does not hide."""
-    share = ceil_div(size, device.cores)
-    if share <= device.l2_kib * 1024 // 2:
-        return 2 * size / L2_BYTES
-    if size <= device.l3_kib * 1024 // 2:
-        return 2 * size / L3_BYTES
-    return 2 * size / MEMORY_BYTES

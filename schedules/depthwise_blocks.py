@@ -126,16 +126,27 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     return conv.batch * space.runs * (tiles + moved)
 
 
-@functools.lru_cache(maxsize=4096)
 def strip_cycles(tiles: DepthwiseTiles, device: Device) -> float:
-    """Cycles of the register tiles of a strip and a vector of channels, pixels in the L1 cache."""
+    """Cycles of the register tiles of a strip and a vector of channels, from and to memory."""
+    count = tiles.row_tiles * tiles.column_tiles
+    return count * (tile_cycles(tiles, device) + 12 + 2 * tiles.rows * tiles.columns)
+
+
+@functools.lru_cache(maxsize=4096)
+def tile_cycles(tiles: DepthwiseTiles, device: Device) -> float:
+    """Cycles of the sums of a register tile, pixels in the L1 cache."""
     (r, s), pixels = tiles.conv.kernel_size, tiles.rows * tiles.columns
     fmas = pixels * r * s
     loads = len(tiles.row_uses()) * tiles.columns * s
     if tiles.unroll_kw:
         loads = len(tiles.row_uses()) * len(tiles.column_uses())
-    busy = max(fmas / device.fma_ports, (loads + r * s) / device.load_ports, FMA_LATENCY * r * s)
-    return tiles.row_tiles * tiles.column_tiles * (busy + 12 + 2 * pixels)
+    return max(fmas / device.fma_ports, (loads + r * s) / device.load_ports, FMA_LATENCY * r * s)
+
+
+def cached_strip_cycles(tiles: DepthwiseTiles, device: Device) -> float:
+    """As `strip_cycles`, but of pixels and results in the L1 cache."""
+    count = tiles.row_tiles * tiles.column_tiles
+    return count * (tile_cycles(tiles, device) + 6 + 0.25 * tiles.rows * tiles.columns)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -151,7 +162,16 @@ def best_tiles(conv: Conv2d, device: Device) -> list[tuple[int, int, bool]]:
         for rows, columns, unroll in register_tiles(conv, device)
         if device.memory_operands or not unroll or rows * columns + min(taps, free - 4) <= free
     ]
-    return sorted(found, key=lambda t: strip_cycles(DepthwiseTiles(conv, height, *t), device))
+    return sorted(
+        found, key=lambda t: cached_strip_cycles(DepthwiseTiles(conv, height, *t), device)
+    )
+
+
+def cached_cycles(conv: Conv2d, device: Device) -> float:
+    """Cycles of a whole depthwise convolution whose maps are in the L1 cache."""
+    tiles = DepthwiseTiles(conv, conv.out_height, *best_tiles(conv, device)[0])
+    vectors = conv.batch * ceil_div(conv.out_channels, device.lanes)
+    return vectors * cached_strip_cycles(tiles, device)
 
 
 class Space:

@@ -54,6 +54,7 @@ from edgeconv.schedules.pair_operands import (
     pitch,
 )
 from edgeconv.schedules.product_tile import Registers, Tile
+from edgeconv.schedules.traffic import L2_RATE, streaming_cycles
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask, PairTask
 
@@ -162,7 +163,8 @@ def estimate(task: PairTask, knobs: Knobs, device: Device) -> float:
     and again.
     """
     space, conv = Space(task, knobs), task.second.conv
-    filters = space.vectors * depthwise_blocks.strip_cycles(space.tiles, device)
+    strip = space.vectors * depthwise_blocks.cached_strip_cycles(space.tiles, device)
+    filters = max(conv.batch * space.strips * strip, _reading(task, space, device))
     tiles = space.channel_tiles * space.row_tiles * space.column_tiles
     products = tiles * product_tile.cycles(_second(task), knobs.tile, device)
     weights = space.channel_tiles * conv.in_channels * knobs.vectors * knobs.lanes * 4
@@ -172,10 +174,20 @@ def estimate(task: PairTask, knobs: Knobs, device: Device) -> float:
     from_l2 = 0.0
     if space.bytes > device.l1d_kib * 1024 // 2:
         from_l2 = space.bytes / (4 * space.lanes) * L2_STALL
-    return conv.batch * space.strips * (filters + products + again + from_l2)
+    return filters + conv.batch * space.strips * (products + again + from_l2)
 
 
-L2_STALL = 1.5  # cycles of a vector that is written and read in the second-level cache
+def _reading(task: PairTask, space: Space, device: Device) -> float:
+    """Cycles to read the input; what neighbouring strips share comes from the L2 cache again."""
+    conv, strip = task.first.conv, space.knobs.strip
+    row = 4 * conv.batch * conv.in_channels * conv.width
+    reach = (conv.kernel_size[0] - 1) * conv.dilation[0] + 1
+    rows = space.strips * min((strip - 1) * conv.stride[0] + reach, conv.height)
+    again = max(0, rows - conv.height) * row / L2_RATE
+    return streaming_cycles(conv.height * row, device) + again
+
+
+L2_STALL = 0.3  # cycles of a vector that is written and read in the second-level cache
 
 
 class Space:

@@ -187,7 +187,9 @@ def parts(task: PairTask, knobs: Knobs, device: Device) -> tuple[float, float, f
     tile_cycles = product_tile.cycles(_first(task), knobs.tile, device)
     units = space.channel_tiles * knobs.segments * task.second.conv.batch
     products = space.pointwise_tiles * tile_cycles
-    filters = space.strips * knobs.vectors * depthwise_blocks.strip_cycles(space.tiles, device)
+    filters = (
+        space.strips * knobs.vectors * depthwise_blocks.cached_strip_cycles(space.tiles, device)
+    )
     moved = (space.strips - 1) * max(0, space.strip_rows - knobs.strip * space.stride)
     moved *= space.pitch * knobs.vectors
     from_l2 = 0.0
@@ -196,7 +198,7 @@ def parts(task: PairTask, knobs: Knobs, device: Device) -> tuple[float, float, f
     return units * products, units * filters, units * (moved * COPY_CYCLES + from_l2)
 
 
-L2_STALL = 1.5  # cycles of a vector that is written and read in the second-level cache
+L2_STALL = 0.3  # cycles of a vector that is written and read in the second-level cache
 
 
 class Space:
