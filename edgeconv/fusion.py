@@ -90,7 +90,8 @@ class Judge:
         lost = 0.0  # a depthwise convolution alone reads and writes row-major maps itself
         if first.inputs[0] in graph.inputs and choice.family.name == "depthwise_pointwise":
             lost += 4 * first.inputs[0].size / COPY_BYTES
-        if second.output in graph.outputs and choice.family.name == "pointwise_depthwise":
+        ends = second.output in graph.outputs
+        if ends and second.attrs.get("has_residual"):
             lost += 4 * second.output.size / COPY_BYTES
         choice = dataclasses.replace(choice, cycles=choice.cycles + lost)
         if not choice.saved:

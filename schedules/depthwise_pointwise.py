@@ -104,8 +104,8 @@ def supports(task: PairTask, device: Device) -> Mismatch | None:
         return Mismatch("the input is not in blocks of one vector")
     if (lack := lacks_halo(first)) is not None:
         return lack
-    if second.out.block < 1:
-        return Mismatch("the output needs a channel layout")
+    if second.out.block < 2:
+        return Mismatch("the output's channels do not lie side by side")
     return None
 
 

@@ -51,7 +51,9 @@ def declare(
         emit.buffer("weight2", second_shapes[0]),
         emit.buffer("bias2", second_shapes[1]) if second.bias else None,
         None if second.residual is None else emit.interior("residual", out_shape, second.residual),
-        emit.interior("out", out_shape, second.out),
+        emit.planes("out", out_shape)
+        if second.out.block == 1
+        else emit.interior("out", out_shape, second.out),
     )
     return PairOperands(weight, bias, operands)
 
@@ -61,9 +63,11 @@ class Rows:
     others.
     """
 
-    def __init__(self, name: str, shape: tuple[int, int, int], lanes: int) -> None:
+    def __init__(
+        self, name: str, shape: tuple[int, int, int], lanes: int, *, compact: bool = False
+    ) -> None:
         vectors, self.rows, columns = shape
-        self.lanes, self.pitch = lanes, pitch(columns, lanes)
+        self.lanes, self.pitch = lanes, columns if compact else pitch(columns, lanes)
         self.array = emit.scratch(name, (vectors * self.rows * self.pitch * lanes,))
 
     def element(self, vector: Any, row: Any, column: Any, slot: Any = 0) -> Any:

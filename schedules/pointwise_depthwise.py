@@ -12,6 +12,7 @@ tail of BSConv-S, expansion and filter of an inverted residual (MobileNetV2).
         vector → row tile → column tile                                           depthwise
           acc[rows, columns, lanes] = bias                                        registers
           out = activation(Σ taps · rows + residual)
+        out planes = the strip's output, transposed                               if NCHW
 
 The map between the two is never written whole: a strip of it stays in cache, and with it the
 tile's weights. The depthwise pads that map, not what it is made of, so rows and columns around it
@@ -19,7 +20,8 @@ are zeros, whatever bias and activation are. Segments are for devices of many co
 them share is computed twice.
 
 Layouts: data [N, C/b, H, W, b] with any b, its halo is passed over; out [N, K/b', OH, OW, b'] in
-blocks of whole vectors, or NHWC, where the last vector overlaps its neighbour.
+blocks of whole vectors, or NHWC, where the last vector overlaps its neighbour, or NCHW without
+halo.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from tvm.s_tir import Schedule
 from tvm.tirx import Ramp
 from tvm.tirx.script import builder as T
 
+from edgeconv.layout import Layout
 from edgeconv.operators.convolution import apply_activation
 from edgeconv.schedules import depthwise_blocks, emit, grouped_conv2d, product_tile
 from edgeconv.schedules.common import (
@@ -52,10 +55,12 @@ from edgeconv.schedules.pair_operands import (
     pitch,
 )
 from edgeconv.schedules.product_tile import Registers, Tile
+from edgeconv.schedules.relayout import transpose
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask, PairTask
 
 COPY_CYCLES = 2  # a vector of a row that moves to the top of the next strip
+TRANSPOSE_CYCLES = 1.25  # a round of a vector of a transposed square
 L2_SHARE = 0.5  # of the cache, for a strip
 
 
@@ -102,7 +107,11 @@ def supports(task: PairTask, device: Device) -> Mismatch | None:
     if first.data.block < 1:
         return Mismatch("the input needs a channel layout")
     channels, block = second.conv.out_channels, second.out.block
-    if block < 2 or (block != channels and block % min(block, device.lanes)):
+    if block == 1:
+        pixels = second.conv.out_height * second.conv.out_width
+        if any(second.out.halo) or second.residual is not None or pixels < device.lanes:
+            return Mismatch("a row-major output with a halo or residual, or smaller than a vector")
+    elif block < 1 or (block != channels and block % device.lanes and device.lanes % block):
         return Mismatch(f"{channels} channels in {second.out} do not lie side by side")
     lanes = _lanes(task, device)
     if lanes < 2:
@@ -116,8 +125,10 @@ def _lanes(task: PairTask, device: Device) -> int:
 
 def _first(task: PairTask) -> ConvTask:
     """The pointwise convolution with the channels of the output, which follow it."""
-    first = task.first
-    return ConvTask(first.conv, first.data, task.second.out, first.bias)
+    first, out = task.first, task.second.out
+    if out.block == 1:  # written in vectors, then transposed: channels fall into vectors as in NHWC
+        out = Layout(first.conv.out_channels)
+    return ConvTask(first.conv, first.data, out, first.bias)
 
 
 def candidates(task: PairTask, device: Device) -> Iterator[Knobs]:
@@ -169,10 +180,13 @@ def _strips(
             continue
         rows = ceil_div(conv.out_height, segments)
         strips = {min(rows, out_tile[0] * k) for k in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)} | {rows}
+        if task.second.out.block == 1:  # a strip is at least one square to transpose
+            strips = {s for s in strips if s * conv.out_width >= tile.lanes}
         for strip in sorted(strips):
             shape = (tile.lanes, tile.rows, tile.columns, tile.vectors, tile.quad)
             knobs = Knobs(*shape, *out_tile, strip, segments)
-            if strip <= out_tile[0] or Space(task, knobs).bytes <= L2_SHARE * 1024 * device.l2_kib:
+            space = Space(task, knobs)
+            if strip == min(strips) or space.bytes <= L2_SHARE * 1024 * device.l2_kib:
                 yield knobs
 
 
@@ -195,6 +209,10 @@ def parts(task: PairTask, knobs: Knobs, device: Device) -> tuple[float, float, f
     from_l2 = 0.0
     if space.bytes > device.l1d_kib * 1024 // 2:
         from_l2 = space.strips * space.strip_rows * space.pitch * knobs.vectors * L2_STALL
+    if space.to_planes:
+        squares = ceil_div(knobs.strip * task.second.conv.out_width, knobs.lanes)
+        vectors = space.strips * knobs.vectors * squares * knobs.lanes
+        filters += vectors * TRANSPOSE_CYCLES * (knobs.lanes.bit_length() - 1)
     return units * products, units * filters, units * (moved * COPY_CYCLES + from_l2)
 
 
@@ -207,6 +225,7 @@ class Space:
     def __init__(self, task: PairTask, knobs: Knobs) -> None:
         conv, self.knobs = task.second.conv, knobs
         self.conv, self.lanes = conv, knobs.lanes
+        self.to_planes = task.second.out.block == 1
         self.channels = product_tile.space(_first(task), knobs.tile)
         self.channel_tiles = self.channels.channel_tiles
         self.segment = ceil_div(conv.out_height, knobs.segments)
@@ -288,6 +307,9 @@ class _Kernel:
             self.registers = Registers(knobs.tile)
             self.acc = {p: emit.register("sum", lanes) for p in space.tiles.pixels}
             self.rows = Rows("rows", (vectors, space.buffer_rows, space.width), lanes)
+            if space.to_planes:
+                shape = (1, knobs.strip, conv.out_width)
+                self.result = Rows("result", shape, lanes, compact=True)
             self._zero_columns()
             start = tile_start(segment, space.segment, conv.out_height)
             with T.serial(0, space.strips) as strip:
@@ -385,6 +407,10 @@ class _Kernel:
         second, space, every = self.operands.second, self.space, self.every
 
         def finish(value: Any, row: Any, column: Any) -> None:
+            if space.to_planes:
+                activated = apply_activation(value, second.task.activation)
+                self.result.store(activated, 0, row, column)
+                return
             chunk, slot = space.channels.out_channel(oc, m, 0)
             at = [n, chunk, out_row + row, column, Ramp(slot, 1, self.lanes)]
             second.finish(value, at)
@@ -396,6 +422,19 @@ class _Kernel:
             lambda y, x: self.rows.load(m, y + space.above, x),
             finish,
         )
+        if space.to_planes:
+            self._flush(n, space.channels.channel(oc, m), out_row)
+
+    def _flush(self, n: Any, channel: Any, out_row: Any) -> None:
+        """Transpose the output rows of a strip into the planes."""
+        width, lanes = self.space.conv.out_width, self.lanes
+        count = self.knobs.strip * width
+        with T.serial(0, ceil_div(count, lanes)) as i:
+            start = T.Bind(tile_start(i, lanes, count))
+            vectors = [self.result.load(0, 0, start + k) for k in range(lanes)]
+            for k, plane in enumerate(transpose(vectors, lanes)):
+                at = [n, channel + k, Ramp(out_row * width + start, 1, lanes)]
+                emit.store(self.operands.second.out, plane, at)
 
 
 def compute(task: PairTask, knobs: Knobs) -> tirx.PrimFunc:

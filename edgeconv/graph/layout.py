@@ -154,6 +154,8 @@ def choose_layouts(graph: Graph, lanes: int) -> Plan:
             if not _pair_reads(node, plan, wanted, lanes):
                 node.inputs[0] = copied(node.inputs[0], wanted)
             plan.layouts[node.output] = Layout(block)
+            if not consumers.get(node.output) and pair_writes_rows(node, lanes):
+                plan.layouts[node.output] = PLAIN
             residual = halves(node)[1].attrs.get("has_residual")
             if residual and plan.layouts[node.inputs[-1]].block != block:
                 node.inputs[-1] = copied(node.inputs[-1], block)
@@ -197,11 +199,20 @@ def pair_task(node: Node, plan: Plan) -> PairTask:
     unseen = Layout(1)  # what lies between has a form of the kernel's own
     a, b = first.attrs, second.attrs
     residual = plan.layouts[node.inputs[-1]] if b.get("has_residual") else None
-    data, out = conv_layout(node.inputs[0], plan), plan.layouts[node.output]
+    data, out = conv_layout(node.inputs[0], plan), conv_layout(node.output, plan)
     return PairTask(
         ConvTask(one.conv, data, unseen, bool(a.get("has_bias")), None, a.get("activation")),
         ConvTask(other.conv, unseen, out, bool(b.get("has_bias")), residual, b.get("activation")),
     )
+
+
+def pair_writes_rows(node: Node, lanes: int) -> bool:
+    """Whether a pair can leave row-major maps: a depthwise second half transposes them itself."""
+    second = halves(node)[1]
+    conv = _single(second)
+    if conv is None or second.attrs.get("has_residual"):
+        return False
+    return conv.is_depthwise and conv.out_height * conv.out_width >= lanes
 
 
 def _pair_blocks(node: Node, plan: Plan, lanes: int) -> tuple[int, int]:

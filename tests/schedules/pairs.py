@@ -51,8 +51,11 @@ def task_of(rng: random.Random, cpu: Device, *, pointwise_first: bool) -> PairTa
     top, left, bottom, right = (p + rng.randint(0, 2) for p in one.padding)
     halo: Halo = (top, left, bottom, right)
     block = rng.choice((lanes, lanes, 1, one.in_channels)) if pointwise_first else lanes
+    rows = pointwise_first and rng.random() < 0.25
     out = Layout(rng.choice((lanes, lanes, lanes, last)), rng.choice(((0, 0, 0, 0), (1, 0, 2, 1))))
     residual = rng.choice((None, None, Layout(out.block), out))
+    if rows:
+        out, residual = Layout(1), None
     first = ConvTask(
         one,
         Layout(block, halo),
