@@ -146,7 +146,7 @@ def tile_cycles(tiles: DepthwiseTiles, device: Device) -> float:
 def cached_strip_cycles(tiles: DepthwiseTiles, device: Device) -> float:
     """As `strip_cycles`, but of pixels and results in the L1 cache."""
     count = tiles.row_tiles * tiles.column_tiles
-    return count * (tile_cycles(tiles, device) + 6 + 0.25 * tiles.rows * tiles.columns)
+    return count * (tile_cycles(tiles, device) + 14 + 0.25 * tiles.rows * tiles.columns)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -56,6 +56,7 @@ from edgeconv.schedules.pair_operands import (
 )
 from edgeconv.schedules.product_tile import Registers, Tile
 from edgeconv.schedules.relayout import transpose
+from edgeconv.schedules.traffic import READ_RATE
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask, PairTask
 
@@ -201,9 +202,10 @@ def parts(task: PairTask, knobs: Knobs, device: Device) -> tuple[float, float, f
     tile_cycles = product_tile.cycles(_first(task), knobs.tile, device)
     units = space.channel_tiles * knobs.segments * task.second.conv.batch
     products = space.pointwise_tiles * tile_cycles
-    filters = (
-        space.strips * knobs.vectors * depthwise_blocks.cached_strip_cycles(space.tiles, device)
-    )
+    strip = depthwise_blocks.cached_strip_cycles(space.tiles, device)
+    if space.bytes > device.l1d_kib * 1024 // 2:  # with a stride the rows may cost more than sums
+        strip = max(strip, space.strip_rows * space.pitch * knobs.lanes * 4 / READ_RATE)
+    filters = space.strips * knobs.vectors * strip
     moved = (space.strips - 1) * max(0, space.strip_rows - knobs.strip * space.stride)
     moved *= space.pitch * knobs.vectors
     from_l2 = 0.0
