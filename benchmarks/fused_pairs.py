@@ -15,7 +15,6 @@ are timed also where the cost model would not choose them: the summary has both.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,8 +23,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import tvm_ffi
 
-from edgeconv import codegen, fusion, strategy
+from edgeconv import codegen, fusion, memory, strategy
 from edgeconv.benchmarks import options, worker
 from edgeconv.benchmarks.harness import MAX_ERROR, Cores, relative_error, time_in_turns
 from edgeconv.benchmarks.kernels import loaded, stored
@@ -34,9 +34,9 @@ from edgeconv.benchmarks.peers import PEERS
 from edgeconv.benchmarks.random_layers import layer
 from edgeconv.benchmarks.records import Case, Records, read
 from edgeconv.benchmarks.summary import compare, geometric_mean
+from edgeconv.codegen import Operand, Step
 from edgeconv.errors import EdgeconvError
 from edgeconv.layout import Layout
-from edgeconv.runtime.buffers import aligned
 from edgeconv.targets import Device, host
 from edgeconv.workload import Conv2d, ConvTask, PairTask
 
@@ -87,84 +87,86 @@ def task_of(one: Conv2d, other: Conv2d, device: Device) -> PairTask:
 
 
 class Kernels:
-    """The fused kernel of a pair, and the two it replaces, on one set of arrays."""
+    """The fused kernel of a pair, and the two it replaces, in one program on one set of arrays."""
 
     def __init__(self, task: PairTask, device: Device, seed: int = 0) -> None:
         self.task, self.device = task, dataclasses.replace(device, cores=1)
-        rng = np.random.default_rng(seed)
-        self.convs = [task.first.conv, task.second.conv]
-        self.weights = [
-            rng.standard_normal(
-                (c.out_channels, c.in_channels_per_group, *c.kernel_size), np.float32
-            )
-            for c in self.convs
-        ]
-        self.biases = [rng.standard_normal(c.out_channels, np.float32) for c in self.convs]
-        one = self.convs[0]
-        shape = (one.batch, one.in_channels, one.height, one.width)
-        self._data = stored(rng.standard_normal(shape, np.float32), task.first.data)
-        self._out = stored(np.zeros(self.convs[1].output_shape, np.float32), task.second.out)
         self.choice = fusion.choose(task, self.device)
+        self._rng = np.random.default_rng(seed)
+        self._convs = [task.first.conv, task.second.conv]
+        self._weights = [
+            self._draw(c.out_channels, c.in_channels_per_group, *c.kernel_size) for c in self._convs
+        ]
+        self._biases = [self._draw(c.out_channels) for c in self._convs]
+        one = self._convs[0]
+        data = self._draw(one.batch, one.in_channels, one.height, one.width)
+        between = Layout(task.second.out.block, self._convs[1].padding)
+        self._halves = [
+            dataclasses.replace(task.first, out=between),
+            dataclasses.replace(task.second, data=between),
+        ]
+        maps = [
+            stored(data, task.first.data),
+            stored(np.zeros(one.output_shape, np.float32), between),
+            stored(np.zeros(self._convs[1].output_shape, np.float32), task.second.out),
+        ]
+        self._constants: list[np.ndarray] = []
+        offsets = np.cumsum([0, *(memory.aligned(m.nbytes) for m in maps)])
+        self._data, self._between, self._out = (
+            Operand("workspace", 0, int(offset)) for offset in offsets[:-1]
+        )
+        self._workspace = memory.aligned_bytes(int(offsets[-1]), zero=True)
+        for array, offset in zip(maps, offsets, strict=False):
+            self._workspace[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
+
+    def _draw(self, *shape: int) -> np.ndarray:
+        return self._rng.standard_normal(shape, np.float32)
 
     @property
     def output(self) -> np.ndarray:
         """A copy of what the last call wrote, NCHW."""
-        return loaded(self._out, self.task.second.out, self.convs[1].output_shape)
+        shape, layout = self._convs[1].output_shape, self.task.second.out
+        size = 4 * layout.elements(shape)
+        raw = self._workspace[self._out.offset : self._out.offset + size]
+        return loaded(raw.view(np.float32).reshape(layout.buffer_shape(shape)), layout, shape)
 
     def calls(self) -> dict[str, Callable[[], None]]:
-        """The fused kernel, and two in a row.
+        """The fused kernel, and two in a row, each one native call.
 
         Raises:
             BuildError: TVM or LLVM refused a kernel.
         """
         family, knobs = self.choice.family, self.choice.knobs
-        between = Layout(self.task.second.out.block, self.convs[1].padding)
-        apart = [
-            dataclasses.replace(self.task.first, out=between),
-            dataclasses.replace(self.task.second, data=between),
-        ]
-        choices = [strategy.choose(half, self.device) for half in apart]
         functions = {"fused": family.build(self.task, knobs, self.device)}
-        packed = {"fused": family.pack(self.task, knobs, self.weights, self.biases)}
-        for i, (half, choice) in enumerate(zip(apart, choices, strict=True)):
-            own, setting = choice.family, choice.knobs
-            functions[f"half{i}"] = own.build(half, setting, self.device)
-            packed[f"half{i}"] = [
-                own.pack_weights(half, setting, self.weights[i]),
-                own.pack_bias(half, setting, self.biases[i]),
+        packed = family.pack(self.task, knobs, self._weights, self._biases)
+        steps = [Step("fused", (self._data, *map(self._constant, packed), self._out), "fused")]
+        ends = ((self._data, self._between), (self._between, self._out))
+        for i, (half, (data, out)) in enumerate(zip(self._halves, ends, strict=True)):
+            choice, name = strategy.choose(half, self.device), f"half{i}"
+            functions[name] = choice.family.build(half, choice.knobs, self.device)
+            packed = [
+                choice.family.pack_weights(half, choice.knobs, self._weights[i]),
+                choice.family.pack_bias(half, choice.knobs, self._biases[i]),
             ]
-        middle = stored(np.zeros(self.convs[0].output_shape, np.float32), between)
-        ends = {
-            "fused": (self._data, self._out),
-            "half0": (self._data, middle),
-            "half1": (middle, self._out),
+            steps.append(Step(name, (data, *map(self._constant, packed), out), name))
+        bare = {n: codegen.with_pointer_parameters(f, n) for n, f in functions.items()}
+        constants = np.concatenate(self._constants)
+        sizes = (constants.size, self._workspace.size)
+        main = codegen.main_function([], [], *sizes, steps)
+        run = codegen.build({**bare, "main": main}, self.device.tvm_target(1))["main"]
+        blob = memory.aligned_bytes(constants.size)
+        blob[:] = constants
+        arguments = [tvm_ffi.from_dlpack(a) for a in (blob, self._workspace)]
+        return {
+            "fused": lambda: run(*arguments, 0, 1),
+            "apart": lambda: run(*arguments, 1, 3),
         }
-        library = codegen.build(
-            {n: codegen.with_pointer_parameters(f, n) for n, f in functions.items()},
-            self.device.tvm_target(1),
-        )
-        bound = {
-            name: _bound(library[name], [data, *map(_aligned, packed[name]), out])
-            for name, (data, out) in ends.items()
-        }
 
-        def in_turn() -> None:
-            bound["half0"]()
-            bound["half1"]()
-
-        return {"fused": bound["fused"], "apart": in_turn}
-
-
-def _aligned(array: np.ndarray) -> np.ndarray:
-    copy = aligned(array.shape, str(array.dtype))
-    copy[...] = array
-    return copy
-
-
-def _bound(kernel: Any, arrays: Sequence[np.ndarray]) -> Callable[[], None]:
-    pointers = [ctypes.c_void_p(a.ctypes.data) for a in arrays]
-    kept = list(arrays)  # as long as the call
-    return lambda: kernel(*pointers[: len(kept)])
+    def _constant(self, array: np.ndarray) -> Operand:
+        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        offset = sum(part.size for part in self._constants)
+        self._constants.append(np.pad(raw, (0, memory.aligned(raw.size) - raw.size)))
+        return Operand("constants", 0, offset)
 
 
 def kernels(task: PairTask, device: Device, seconds: float, cores: Cores) -> dict[str, Any]:

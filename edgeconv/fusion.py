@@ -25,7 +25,7 @@ from edgeconv.targets import Device
 from edgeconv.workload import ConvTask, PairTask
 
 LEAST_GAIN = 0.03  # of the time of two kernels; less is noise, and not worth their freedom
-KERNEL_CYCLES = 300.0  # of a call
+KERNEL_CYCLES = 50.0  # of a call
 FORK_CYCLES = 8000.0  # of a parallel region
 COPY_BYTES = 16.0  # a cycle: a pass over a map that row-major neighbours cost
 

@@ -46,6 +46,7 @@ from edgeconv.schedules.common import (
 )
 from edgeconv.schedules.depthwise_tiles import DepthwiseTiles, register_tiles, zeros
 from edgeconv.schedules.pair_operands import (
+    SCRATCH_CYCLES,
     Rows,
     declare,
     fit,
@@ -174,7 +175,8 @@ def estimate(task: PairTask, knobs: Knobs, device: Device) -> float:
     from_l2 = 0.0
     if space.bytes > device.l1d_kib * 1024 // 2:
         from_l2 = space.bytes / (4 * space.lanes) * L2_STALL
-    return filters + conv.batch * space.strips * (products + again + from_l2)
+    strips = conv.batch * space.strips
+    return filters + strips * (products + again + from_l2 + SCRATCH_CYCLES)
 
 
 def _reading(task: PairTask, space: Space, device: Device) -> float:

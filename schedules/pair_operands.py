@@ -13,6 +13,7 @@ from edgeconv.schedules.common import Mismatch, is_partial
 from edgeconv.workload import Conv2d, ConvTask, PairTask
 
 ALIASING = 1024  # bytes; rows that lie a multiple apart compete for few ways of the L1 cache
+SCRATCH_CYCLES = 250  # to get and give back an array of scratch memory
 
 
 @dataclass(frozen=True)

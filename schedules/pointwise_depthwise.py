@@ -47,6 +47,7 @@ from edgeconv.schedules.common import (
 )
 from edgeconv.schedules.depthwise_tiles import DepthwiseTiles, register_tiles, zeros
 from edgeconv.schedules.pair_operands import (
+    SCRATCH_CYCLES,
     Rows,
     declare,
     fit,
@@ -197,7 +198,7 @@ def estimate(task: PairTask, knobs: Knobs, device: Device) -> float:
 
 
 def parts(task: PairTask, knobs: Knobs, device: Device) -> tuple[float, float, float]:
-    """Cycles of one core: pointwise, depthwise, rows that move."""
+    """Cycles of one core: pointwise, depthwise, rows that move or are made zero."""
     space = Space(task, knobs)
     tile_cycles = product_tile.cycles(_first(task), knobs.tile, device)
     units = space.channel_tiles * knobs.segments * task.second.conv.batch
@@ -215,7 +216,10 @@ def parts(task: PairTask, knobs: Knobs, device: Device) -> tuple[float, float, f
         squares = ceil_div(knobs.strip * task.second.conv.out_width, knobs.lanes)
         vectors = space.strips * knobs.vectors * squares * knobs.lanes
         filters += vectors * TRANSPOSE_CYCLES * (knobs.lanes.bit_length() - 1)
-    return units * products, units * filters, units * (moved * COPY_CYCLES + from_l2)
+    beside = space.width - task.second.conv.width  # columns of zeros
+    setup = SCRATCH_CYCLES + beside * space.buffer_rows * knobs.vectors
+    moved = moved * COPY_CYCLES + from_l2 + setup
+    return units * products, units * filters, units * moved
 
 
 L2_STALL = 0.3  # cycles of a vector that is written and read in the second-level cache
