@@ -207,8 +207,8 @@ def parts(task: PairTask, knobs: Knobs, device: Device) -> tuple[float, float, f
     if space.bytes > device.l1d_kib * 1024 // 2:  # with a stride the rows may cost more than sums
         strip = max(strip, space.strip_rows * space.pitch * knobs.lanes * 4 / READ_RATE)
     filters = space.strips * knobs.vectors * strip
-    moved = (space.strips - 1) * max(0, space.strip_rows - knobs.strip * space.stride)
-    moved *= space.pitch * knobs.vectors
+    kept = (space.strips - 1) * max(0, space.strip_rows - knobs.strip * space.stride)
+    moved = float(kept * space.pitch * knobs.vectors)
     from_l2 = 0.0
     if space.bytes > device.l1d_kib * 1024 // 2:
         from_l2 = space.strips * space.strip_rows * space.pitch * knobs.vectors * L2_STALL
