@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from edgeconv import codegen, memory, strategy
+from edgeconv import codegen, fusion, memory, strategy
 from edgeconv.codegen import Operand, Step
 from edgeconv.graph.ir import Graph, Node, Value
-from edgeconv.graph.layout import choose_layouts, conv_task, is_scheduled_conv
+from edgeconv.graph.layout import choose_layouts, conv_task, is_scheduled_conv, pair_task
+from edgeconv.graph.pairs import halves, is_pair
 from edgeconv.graph.parts import Part, parts
 from edgeconv.graph.pipeline import optimise
 from edgeconv.graph.plan import Plan
@@ -28,6 +29,7 @@ from edgeconv.operators.registry import Pattern
 from edgeconv.schedules import fold, relayout, tensor_expr
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask
 from edgeconv.targets import Device
+from edgeconv.workload import ConvTask
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,12 @@ class _Builder:
         self.functions: dict[str, tirx.PrimFunc] = {}
         self.calls: list[_Call] = []
         self.plan = Plan()
+        self.pairs = fusion.Judge(device)
 
     def lower(self, *, generate: bool = True) -> None:
         """Graph passes, layouts, and a kernel call for every node; kernels only if `generate`."""
         self.progress("optimising the graph")
-        optimise(self.graph, self.device.lanes)
+        optimise(self.graph, self.device.lanes, self.pairs)
         self.plan = choose_layouts(self.graph, self.device.lanes)
         self.progress("scheduling kernels")
         for node in self.graph.nodes:
@@ -133,6 +136,8 @@ class _Builder:
             if is_scheduled_conv(node):
                 for part in parts(node):
                     self._convolution(node, part, generate)
+            elif is_pair(node):
+                self._pair(node, generate)
             else:
                 self._tensor_op(node, generate)
 
@@ -164,24 +169,28 @@ class _Builder:
         if residual is not None:
             operands.append(node.inputs[-1])
         operands.append(node.output)
-        moved = sum(v.size for v in node.inputs) + node.output.size
-        text = str(conv)
-        for extra in (["+residual"] * (residual is not None)) + (
-            [f"+{task.activation[0]}"] if task.activation else []
-        ):
-            text += f" {extra}"
-        layer = Layer(
-            node.source[0] if node.source else node.name,
-            conv.kind,
-            text,
-            family.name,
-            choice.knobs_text,
-            choice.reason,
-            conv.macs,
-            4 * moved,
-            node.source,
-            choice.refused,
-        )
+        refused = (*choice.refused, *self.pairs.refused(node))
+        layer = _conv_layer(node, conv.kind, _text(task), conv.macs, choice, refused)
+        self.calls.append(_Call(kernel, operands, layer))
+
+    def _pair(self, node: Node, generate: bool) -> None:
+        task = pair_task(node, self.plan)
+        choice = fusion.choose(task, self.device)
+        family, knobs = choice.family, choice.knobs
+        make = (lambda: family.build(task, knobs, self.device)) if generate else None
+        kernel = self._kernel((family.name, task, knobs), family.name, make)
+        operands: list[Value | int] = [node.inputs[0]]
+        if generate:
+            convolutions = halves(node)
+            weights = [np.asarray(n.inputs[1].data) for n in convolutions]
+            biases = [n.inputs[2].data if n.attrs.get("has_bias") else None for n in convolutions]
+            packed = family.pack(task, knobs, weights, biases)
+            operands.extend(map(self.constants.add, packed))
+        if task.second.residual is not None:
+            operands.append(node.inputs[-1])
+        operands.append(node.output)
+        text = f"{_text(task.first)} then {_text(task.second)}"
+        layer = _conv_layer(node, task.kind, text, task.macs, choice, choice.refused)
         self.calls.append(_Call(kernel, operands, layer))
 
     def _tensor_op(self, node: Node, generate: bool) -> None:
@@ -260,6 +269,36 @@ class _Builder:
             Step(c.kernel, tuple(locate(o) for o in c.operands), c.layer.name) for c in self.calls
         ]
         return steps, total
+
+
+def _text(task: ConvTask) -> str:
+    """A convolution in the shape grammar, and what is fused behind it."""
+    extras = ["residual"] * (task.residual is not None)
+    extras += [task.activation[0]] if task.activation else []
+    return " ".join([str(task.conv), *(f"+{extra}" for extra in extras)])
+
+
+def _conv_layer(
+    node: Node,
+    op: str,
+    workload: str,
+    macs: int,
+    choice: strategy.Choice | fusion.PairChoice,
+    refused: tuple[tuple[str, str], ...],
+) -> Layer:
+    moved = sum(v.size for v in node.inputs) + node.output.size
+    return Layer(
+        node.source[0] if node.source else node.name,
+        op,
+        workload,
+        choice.family.name,
+        choice.knobs_text,
+        choice.reason,
+        macs,
+        4 * moved,
+        node.source,
+        refused,
+    )
 
 
 def _request(value: Value, layout: Layout, steps: list[int]) -> memory.Request:

@@ -196,3 +196,33 @@ class ConvTask:
     residual: Layout | None = None
     activation: Activation | None = None
     place: Place | None = None
+
+
+@dataclass(frozen=True)
+class PairTask:
+    """Two convolutions as one kernel; what the first makes stays in scratch memory.
+
+    Attributes:
+        first: layouts of its output and residual say nothing.
+        second: the layout of its data says nothing; its padding is zeros around the first's result,
+            bias and activation included.
+    """
+
+    first: ConvTask
+    second: ConvTask
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run."""
+        return self.first.conv.macs + self.second.conv.macs
+
+    @property
+    def intermediate_bytes(self) -> int:
+        """Size of the map between the two."""
+        n, c, h, w = self.first.conv.output_shape
+        return 4 * n * c * h * w
+
+    @property
+    def kind(self) -> str:
+        """As in "pointwise + depthwise"."""
+        return f"{self.first.conv.kind} + {self.second.conv.kind}"

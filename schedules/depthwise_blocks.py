@@ -19,6 +19,7 @@ lanes behind the last channel hold a copy of it. A row-major map is transposed i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,23 +34,23 @@ from edgeconv.operators.convolution import apply_activation
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
     FMA_LATENCY,
-    MAX_UNROLLED_FMAS,
     PARALLEL_MACS,
     Mismatch,
     ceil_div,
     is_partial,
     lacks_halo,
     starts,
-    tap_uses,
     tile_start,
 )
-from edgeconv.schedules.padding import columns_met, input_row_inside, input_rows_met
+from edgeconv.schedules.depthwise_tiles import DepthwiseTiles, register_tiles, zeros
+from edgeconv.schedules.padding import columns_met, input_rows_met
 from edgeconv.schedules.relayout import transpose
 from edgeconv.targets import Device
-from edgeconv.workload import ConvTask
+from edgeconv.workload import Conv2d, ConvTask
 
 SCRATCH_BYTES = 1 << 17  # transposed input rows of a strip: a part of the second-level cache
 RESULT_BYTES = 1 << 14  # output rows of a strip that are still to be transposed
+LOADED_AHEAD = 10  # registers LLVM fills before they are needed
 STATIC_SQUARES = 16  # up to here the transposes of a map are unrolled, with constant addresses
 
 
@@ -109,30 +110,14 @@ def lanes_for(task: ConvTask, device: Device) -> int:
 
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
-    conv, lanes, registers = task.conv, lanes_for(task, device), device.vector_registers
-    taps = conv.kernel_size[0] * conv.kernel_size[1]
-    for rows in range(1, min(8, conv.out_height) + 1):
-        for columns in range(1, conv.out_width + 1):
-            tile = rows * columns
-            if tile > (registers * 2) // 3:
-                break
-            if tile * taps <= MAX_UNROLLED_FMAS:
-                yield Knobs(lanes, rows, columns, True)
-            yield Knobs(lanes, rows, columns, False)
+    for tile in register_tiles(task.conv, device):
+        yield Knobs(lanes_for(task, device), *tile)
 
 
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core."""
     conv, space = task.conv, Space(task, knobs)
-    (r, s), pixels = conv.kernel_size, knobs.rows * knobs.columns
-    met = input_rows_met(conv, whole=space.one_row)
-    fmas = pixels * r * s * met
-    loads = len(space.row_uses()) * met * knobs.columns * s
-    if knobs.unroll_kw:
-        fmas *= columns_met(conv, knobs.columns, True) if space.column_tiles == 1 else 1
-        loads = len(space.row_uses()) * met * len(space.columns_inside())
-    busy = max(fmas / device.fma_ports, (loads + r * s) / device.load_ports, FMA_LATENCY * r * s)
-    tiles = space.strips * space.row_tiles * space.column_tiles * (busy + 12 + 2 * pixels)
+    tiles = space.strips * strip_cycles(space.tiles, device)
     vector = 1.25 * (knobs.lanes.bit_length() - 1)  # cycles of a vector of a transposed square
     moved = 0.0
     if space.from_planes:
@@ -140,6 +125,57 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     if space.to_planes:
         moved += space.strips * space.out_squares * knobs.lanes * vector
     return conv.batch * space.runs * (tiles + moved)
+
+
+def strip_cycles(tiles: DepthwiseTiles, device: Device) -> float:
+    """Cycles of the register tiles of a strip and a vector of channels, from and to memory."""
+    count = tiles.row_tiles * tiles.column_tiles
+    return count * (tile_cycles(tiles, device) + 12 + 2 * tiles.rows * tiles.columns)
+
+
+@functools.lru_cache(maxsize=4096)
+def tile_cycles(tiles: DepthwiseTiles, device: Device) -> float:
+    """Cycles of the sums of a register tile, pixels in the L1 cache."""
+    (r, s), pixels = tiles.conv.kernel_size, tiles.rows * tiles.columns
+    met = input_rows_met(tiles.conv, whole=tiles.whole)
+    fmas = pixels * r * s * met
+    loads = len(tiles.row_uses()) * met * tiles.columns * s
+    if tiles.unroll_kw:
+        loads = len(tiles.row_uses()) * met * len(tiles.columns_inside())
+        if tiles.column_tiles == 1:
+            fmas *= columns_met(tiles.conv, tiles.columns, True)
+    return max(fmas / device.fma_ports, (loads + r * s) / device.load_ports, FMA_LATENCY * r * s)
+
+
+def cached_strip_cycles(tiles: DepthwiseTiles, device: Device) -> float:
+    """As `strip_cycles`, but of pixels and results in the L1 cache."""
+    count = tiles.row_tiles * tiles.column_tiles
+    return count * (tile_cycles(tiles, device) + 14 + 0.25 * tiles.rows * tiles.columns)
+
+
+@functools.lru_cache(maxsize=4096)
+def best_tiles(conv: Conv2d, device: Device) -> list[tuple[int, int, bool]]:
+    """Register tiles (see `register_tiles`), those with the least estimated cycles first.
+
+    Where weights can't be read as operands, tiles leave registers for them, and for loads ahead.
+    """
+    taps, height = conv.kernel_size[0] * conv.kernel_size[1], conv.out_height
+    free = device.vector_registers - LOADED_AHEAD
+    found = [
+        (rows, columns, unroll)
+        for rows, columns, unroll in register_tiles(conv, device)
+        if device.memory_operands or not unroll or rows * columns + min(taps, free - 4) <= free
+    ]
+    return sorted(
+        found, key=lambda t: cached_strip_cycles(DepthwiseTiles(conv, height, *t), device)
+    )
+
+
+def cached_cycles(conv: Conv2d, device: Device) -> float:
+    """Cycles of a whole depthwise convolution whose maps are in the L1 cache."""
+    tiles = DepthwiseTiles(conv, conv.out_height, *best_tiles(conv, device)[0])
+    vectors = conv.batch * ceil_div(conv.out_channels, device.lanes)
+    return vectors * cached_strip_cycles(tiles, device)
 
 
 class Space:
@@ -164,8 +200,8 @@ class Space:
         self.strip = self._strip(whole)
         self.strips = ceil_div(conv.out_height, self.strip)
         self.strip_rows = self._rows_of(self.strip)
-        self.row_tiles = ceil_div(self.strip, knobs.rows)
-        self.column_tiles = ceil_div(conv.out_width, knobs.columns)
+        tile = (knobs.rows, knobs.columns, knobs.unroll_kw)
+        self.tiles = DepthwiseTiles(conv, self.strip, *tile)
         self.out_squares = ceil_div(self.strip * conv.out_width, lanes)
         squares = ceil_div(conv.height * conv.width, lanes)
         self.filled = squares * lanes if self.flat else self.strips * self.strip_rows * by_rows
@@ -191,28 +227,8 @@ class Space:
             strip += rows
         return min(strip, conv.out_height)
 
-    def row_uses(self) -> dict[int, list[tuple[int, int]]]:
-        """For every input row of a tile that is read: the (output row, kh) that read it."""
-        return tap_uses(self.knobs.rows, self.taps[0], self.sy, self.dy)
 
-    @property
-    def one_row(self) -> bool:
-        """Whether a row of tiles is the whole map."""
-        return self.strips * self.row_tiles == 1
-
-    def columns_inside(self) -> dict[int, list[tuple[int, int]]]:
-        """As `column_uses`, without columns that lie beside the map in every tile."""
-        uses, conv = self.column_uses(), self.conv
-        if self.column_tiles > 1:
-            return uses
-        return {c: pairs for c, pairs in uses.items() if 0 <= c - conv.padding[1] < conv.width}
-
-    def column_uses(self) -> dict[int, list[tuple[int, int]]]:
-        """For every input column of a tile that is read: the (output column, kw) that read it."""
-        return tap_uses(self.knobs.columns, self.taps[1], self.sx, self.dx)
-
-
-def _in_lanes(values: np.ndarray, lanes: int) -> np.ndarray:
+def in_lanes(values: np.ndarray, lanes: int) -> np.ndarray:
     """[K, …] as [vector, …, lane], the last channel repeated."""
     k = values.shape[0]
     index = np.minimum(np.arange(ceil_div(k, lanes) * lanes), k - 1).reshape(-1, lanes)
@@ -221,12 +237,12 @@ def _in_lanes(values: np.ndarray, lanes: int) -> np.ndarray:
 
 def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray:
     """OIHW [K, 1, R, S] to [vector, S, R, lane]."""
-    return _in_lanes(weight[:, 0].transpose(0, 2, 1), knobs.lanes)
+    return in_lanes(weight[:, 0].transpose(0, 2, 1), knobs.lanes)
 
 
 def pack_bias(task: ConvTask, knobs: Knobs, bias: np.ndarray) -> np.ndarray:
     """[K] to [vector, lane]."""
-    return _in_lanes(bias, knobs.lanes)
+    return in_lanes(bias, knobs.lanes)
 
 
 class _Kernel:
@@ -275,8 +291,7 @@ class _Kernel:
                     self._flush(n, v, first)
 
     def _zero(self, row: Any, column: Any) -> None:
-        zero = tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes)
-        emit.store(self.pixels, zero, [row, column, self.every])
+        emit.store(self.pixels, zeros(self.lanes), [row, column, self.every])
 
     def _zero_rim(self) -> None:
         """Zero what no input pixel is copied to."""
@@ -341,66 +356,27 @@ class _Kernel:
 
     def _tiles(self, n: Any, v: Any, first: Any) -> None:
         """All register tiles of a strip."""
-        conv, space, knobs = self.conv, self.space, self.knobs
-        tile = [(i, j) for i in range(knobs.rows) for j in range(knobs.columns)]
-        weights = {}
-        if knobs.unroll_kw:
-            weights = {kw: self._weights(v, kw) for kw in range(space.taps[1])}
-        with T.serial(0, space.row_tiles) as t, T.serial(0, space.column_tiles) as q:
-            row = tile_start(t, knobs.rows, space.strip)
-            column = tile_start(q, knobs.columns, conv.out_width)
-            start = tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes)
-            start = T.Bind(start if self.bias is None else self.bias[v, self.every])
-            for i, j in tile:
-                emit.store(self.acc, start, [i, j, self.every])
+        conv, every = self.conv, self.every
 
-            def add(x: Any, i: int, j: int, weight: Any) -> None:
-                value = self.acc[i, j, self.every] + x * weight
-                emit.store(self.acc, value, [i, j, self.every])
-
-            if knobs.unroll_kw:
-                for r, rows in self._rows_inside(first, row):
-                    for c, columns in space.columns_inside().items():
-                        x = T.Bind(self._pixel(n, v, first, row, r, column, c))
-                        for j, kw in columns:
-                            for i, kh in rows:
-                                add(x, i, j, weights[kw][kh])
+        def finish(value: Any, row: Any, column: Any) -> None:
+            if self.space.to_planes:
+                at = row * conv.out_width + column
+                emit.store(self.result, value, [at, every])
             else:
-                with T.serial(0, space.taps[1]) as kw:
-                    vectors = self._weights(v, kw)
-                    for r, rows in self._rows_inside(first, row):
-                        for j in range(knobs.columns):
-                            c = j * space.sx + kw * space.dx
-                            x = T.Bind(self._pixel(n, v, first, row, r, column, c))
-                            for i, kh in rows:
-                                add(x, i, j, vectors[kh])
-            for i, j in tile:
-                value = self.acc[i, j, self.every]
-                if space.to_planes:
-                    at = (row + i) * conv.out_width + column + j
-                    emit.store(self.result, value, [at, self.every])
-                else:
-                    at = (n, v, first + row + i, column + j, self.every)
-                    self._finish(value, at)
+                self._finish(value, (n, v, first + row, column, every))
 
-    def _rows_inside(self, first: Any, row: Any) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-        """The input rows of a tile that exist with their uses; what follows runs for those only."""
+        self.space.tiles.emit(
+            first,
+            lambda i, j: (self.acc, [i, j, every]),
+            lambda: zeros(self.lanes) if self.bias is None else self.bias[v, every],
+            lambda kw, kh: self.weight[v, kw, kh, every],
+            lambda y, x: self._pixel(n, v, first, y, x),
+            finish,
+        )
+
+    def _pixel(self, n: Any, v: Any, first: Any, y: Any, x: Any) -> Any:
+        """Input pixel (y, x), counted with the padding, of the strip that starts at `first`."""
         conv, space = self.conv, self.space
-        for r, uses in space.row_uses().items():
-            y = r if space.one_row else (first + row) * space.sy + r
-            inside = input_row_inside(conv, y - conv.padding[0], whole=space.one_row)
-            if inside is not False:
-                with emit.when(inside):
-                    yield r, uses
-
-    def _weights(self, v: Any, kw: Any) -> list[Any]:
-        """The vectors of one column of the filters."""
-        return [T.Bind(self.weight[v, kw, kh, self.every]) for kh in range(self.space.taps[0])]
-
-    def _pixel(self, n: Any, v: Any, first: Any, row: Any, r: int, column: Any, c: Any) -> Any:
-        """Input pixel (r, c) of the tile at (row, column) of a strip."""
-        conv, space = self.conv, self.space
-        y, x = row * space.sy + r, column * space.sx + c
         if space.from_planes:
             return self.pixels[y, x, self.every]
         halo = self.task.data.halo

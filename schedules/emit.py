@@ -224,6 +224,15 @@ def scratch(name: str, shape: Sequence[int]) -> Any:
     return IRBuilder.name(name, T.sblock_alloc_buffer(tuple(shape), "float32", scope="global"))
 
 
+def unknown_regions() -> None:
+    """Declare, first in a block, that nobody need know which elements it reads and writes.
+
+    For blocks whose loops and indices depend on bound variables, which TVM can't see through.
+    """
+    T.reads()
+    T.writes()
+
+
 def run(start: Any, lanes: int) -> Any:
     """`lanes` neighbouring indices from `start` on; TVM has no vectors of one lane."""
     return start if lanes == 1 else tirx.Ramp(start, 1, lanes)

@@ -28,21 +28,17 @@ an NHWC channel run overlaps its neighbour, so there are no tail loops.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
-from tvm.tirx import Ramp
-from tvm.tirx.script import builder as T
 
 from edgeconv.operators.convolution import shuffled
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
-    CACHE_LINE,
     FMA_LATENCY,
     L2_BYTES_PER_CYCLE,
     MAX_UNROLLED_FMAS,
@@ -54,15 +50,8 @@ from edgeconv.schedules.common import (
     minimum,
     tile_start,
 )
-from edgeconv.schedules.padding import (
-    Columns,
-    column_inside,
-    column_kinds,
-    columns_inside,
-    columns_met,
-    row_inside,
-    rows_met,
-)
+from edgeconv.schedules.grouped_kernel import add_all
+from edgeconv.schedules.padding import column_kinds, columns_met, rows_met
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
@@ -348,7 +337,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                 bias = operands.start(oc, m, every)
                 start = bias if task.bias else emit.spread(bias, lanes)
                 emit.store(acc, start, [i, j, m, every])
-            _add_all(operands, space, acc, (n, oc, oh, ow), first)
+            add_all(operands, space, acc, (n, oc, oh, ow), first)
             stored = {**tile, "lane": space.stored}
             with emit.loops(**stored) as axes, emit.block("store"):
                 i, j, m, lane = emit.all_spatial(stored, axes)
@@ -357,135 +346,6 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                 operands.finish(acc[i, j, m, lane], at)
 
     return emit.prim_func("grouped_conv2d", body)
-
-
-def _add_all(
-    operands: emit.ConvOperands,
-    space: Space,
-    acc: Any,
-    tile: tuple[Any, Any, Any, Any],
-    first: tuple[Any, Any],
-) -> None:
-    """Add all taps of all channels; without a halo, in code of its own for tiles at each border."""
-    conv, columns = space.conv, space.knobs.columns
-
-    def add(read: Columns) -> None:
-        with emit.loops(cc=space.chunks, kh=conv.tap_rows) as (cc, kh):
-            _row(operands, space, acc, tile, first, (cc, kh), read)
-
-    def one_of(kinds: Sequence[tuple[tuple[int, ...], Columns]]) -> None:
-        (numbers, read), *others = kinds
-        if not others:
-            add(read)
-            return
-        with T.If(tirx.any(*[tile[3] == number for number in numbers])):
-            with T.Then():
-                add(read)
-            with T.Else():
-                one_of(others)
-
-    if space.inside:
-        one_of(column_kinds(conv, columns))
-    else:
-        add(tuple(columns_inside(conv, columns, kw) for kw in range(conv.kernel_size[1])))
-
-
-def _row(
-    operands: emit.ConvOperands,
-    space: Space,
-    acc: Any,
-    tile: tuple[Any, Any, Any, Any],
-    first: tuple[Any, Any],
-    at: tuple[Any, Any],
-    read: Columns,
-) -> None:
-    """Add one row of the kernel for a chunk of channels, unless it lies in the padding."""
-    knobs, (cc, kh) = space.knobs, at
-    _, oc, oh, ow = tile
-    channels = space.chunk // knobs.quad
-
-    def steps(multiply: bool) -> None:
-        with emit.loops(ci=channels) as ci:
-            _prefetch(operands, space, (oc, oh * space.column_tiles + ow), (cc, kh, ci))
-            if multiply:
-                _multiply(operands, space, acc, tile, first, (cc, kh, ci), read)
-
-    inside = row_inside(space.conv, knobs.rows, first[0], kh, exactly=space.inside)
-    if inside is None:
-        steps(True)
-        return
-    with T.If(inside):
-        with T.Then():
-            steps(True)
-        with T.Else():
-            steps(False)
-
-
-def _multiply(
-    operands: emit.ConvOperands,
-    space: Space,
-    acc: Any,
-    tile: tuple[Any, Any, Any, Any],
-    first: tuple[Any, Any],
-    at: tuple[Any, Any, Any],
-    read: Columns,
-) -> None:
-    """Add the taps of one row of the kernel, for one channel or one quad of channels."""
-    conv, knobs, (cc, kh, ci), (n, oc, _, _) = space.conv, space.knobs, at, tile
-    every, image = emit.run(0, knobs.lanes), operands.image(n, kh)
-    chunk, slot = space.data_channel(oc, cc, ci * knobs.quad)
-
-    def add(kw: Any, k: Any, i: Any, j: Any, m: Any) -> None:
-        y, x = operands.pixel(first[0] + i, first[1] + j, kh, kw)
-        if knobs.quad == 1:
-            value = emit.spread(operands.data[image, chunk, y, x, slot], knobs.lanes)
-        else:
-            quad = operands.data[image, chunk, y, x, Ramp(slot, 1, knobs.quad)]
-            value = tirx.Shuffle([quad], [k] * knobs.lanes)
-        product = value * operands.weight[oc, cc, kh, ci, kw, k, m, every]
-        emit.store(acc, acc[i, j, m, every] + product, [i, j, m, every])
-
-    def column(kw: Any, columns: Sequence[int]) -> None:
-        inside = None if space.inside else column_inside(conv, knobs.columns, first[1], kw)
-        with emit.when(inside):
-            with emit.unrolled(k=knobs.quad, i=knobs.rows) as (k, i):
-                for j in columns:
-                    with emit.unrolled(m=knobs.vectors) as m:
-                        add(kw, k, i, j, m)
-
-    if knobs.unroll_kw:
-        for kw in range(conv.kernel_size[1]):
-            column(kw, read[kw])
-    else:
-        with emit.loops(kw=conv.kernel_size[1]) as kw:
-            column(kw, range(knobs.columns))
-
-
-def _prefetch(
-    operands: emit.ConvOperands, space: Space, tile: tuple[Any, Any], step: Sequence[Any]
-) -> None:
-    """While a channel tile is computed, fetch the weights of the next, evenly spread.
-
-    They are read once a layer, so they come from memory; left to the first pixel tile, which reads
-    them again and again after that, they would stall it.
-    """
-    channel_tile, pixel_tile = tile
-    _, chunks, kernel_height, chunk, *inner = space.weight_shape()
-    count, steps = space.row_tiles * space.column_tiles, chunks * kernel_height * chunk
-    if count < 2 or space.channel_tiles < 2:
-        return
-    step_bytes = math.prod(inner) * 4
-    lines = ceil_div(ceil_div(step_bytes, count), CACHE_LINE)  # fetched in each step
-    busy = min(count, ceil_div(step_bytes, lines * CACHE_LINE))  # pixel tiles that fetch
-    cc, kh, ci = step
-    following = minimum(channel_tile + 1, space.channel_tiles - 1)
-    first = operands.weight[(following, *([0] * (len(operands.weight.shape) - 1)))]
-    done = minimum(pixel_tile, busy - 1) * steps * lines * CACHE_LINE
-    # later pixel tiles ask for one line again and again: cheaper than a branch
-    stride = tirx.Select(pixel_tile < busy, lines * CACHE_LINE, 0)
-    at = done + ((cc * kernel_height + kh) * chunk + ci) * stride
-    for line in range(lines):
-        emit.prefetch(first, at + line * CACHE_LINE)
 
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:

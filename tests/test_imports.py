@@ -22,6 +22,7 @@ ROWS = (
     ("", "api", "inspection", "onnx_backend"),
     ("tuning", "runtime", "benchmarks"),
     ("build", "artifact", "codegen", "linking", "memory"),
+    ("fusion",),
     ("strategy", "tuning_logs"),
     ("schedules",),
     ("graph", "importer", "operators"),

@@ -15,13 +15,14 @@ from collections.abc import Iterable
 from edgeconv.graph import cluster_layout, depthwise_layout, direct_layout, pointwise_layout
 from edgeconv.graph.concat_in_place import place_operands
 from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.graph.pairs import halves, is_pair
 from edgeconv.graph.parts import Part, parts, rim
 from edgeconv.graph.plan import Plan
 from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
 from edgeconv.operators.fold import FoldRange
 from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
-from edgeconv.workload import Conv2d, ConvTask
+from edgeconv.workload import Conv2d, ConvTask, PairTask
 
 FEW_CHANNELS = 4  # up to here a dense convolution reads NCHW: blocks would be mostly padding
 SMALLEST_BLOCK = 4
@@ -35,6 +36,11 @@ def is_scheduled_conv(node: Node) -> bool:
         return False
     last = -1 if node.attrs.get("has_residual") else len(node.inputs)
     return all(v.is_constant for v in node.inputs[1:last])
+
+
+def _takes_blocks(node: Node) -> bool:
+    """True for what reads and writes channel blocks: scheduled convolutions, alone or in pairs."""
+    return is_scheduled_conv(node) or is_pair(node)
 
 
 def block_for(channels: int, lanes: int) -> int:
@@ -85,6 +91,9 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
                     seeds.append(node.inputs[0])
             if node.attrs.get("has_residual"):
                 linked = [node.inputs[-1], node.output]
+        elif is_pair(node):
+            if halves(node)[1].attrs.get("has_residual"):
+                linked = [node.inputs[-1], node.output]
         elif node.op == "fold":
             seeds.append(node.inputs[0])
         elif len(node.outputs) == 1 and (
@@ -127,6 +136,16 @@ def choose_layouts(graph: Graph, lanes: int) -> Plan:
             if node.attrs.get("has_residual"):
                 if conv_layout(node.inputs[-1], plan).block != block:
                     node.inputs[-1] = copied(node.inputs[-1], block)
+        elif is_pair(node):
+            wanted, block = _pair_blocks(node, plan, lanes)
+            if not _pair_reads(node, plan, wanted, lanes):
+                node.inputs[0] = copied(node.inputs[0], wanted)
+            plan.layouts[node.output] = Layout(block)
+            if not consumers.get(node.output) and pair_writes_rows(node, lanes):
+                plan.layouts[node.output] = PLAIN
+            residual = halves(node)[1].attrs.get("has_residual")
+            if residual and plan.layouts[node.inputs[-1]].block != block:
+                node.inputs[-1] = copied(node.inputs[-1], block)
         else:
             _place(node, plan, consumers, lanes)
         nodes.append(node)
@@ -159,6 +178,44 @@ def conv_task(node: Node, part: Part, plan: Plan) -> ConvTask:
         a.get("activation"),
         part.place,
     )
+
+
+def pair_task(node: Node, plan: Plan) -> PairTask:
+    """The task of two convolutions in one kernel."""
+    first, second = halves(node)
+    (one,), (other,) = parts(first), parts(second)
+    unseen = Layout(1)  # what lies between has a form of the kernel's own
+    a, b = first.attrs, second.attrs
+    residual = plan.layouts[node.inputs[-1]] if b.get("has_residual") else None
+    data, out = conv_layout(node.inputs[0], plan), conv_layout(node.output, plan)
+    return PairTask(
+        ConvTask(one.conv, data, unseen, bool(a.get("has_bias")), None, a.get("activation")),
+        ConvTask(other.conv, unseen, out, bool(b.get("has_bias")), residual, b.get("activation")),
+    )
+
+
+def pair_writes_rows(node: Node, lanes: int) -> bool:
+    """Whether a pair can leave row-major maps: a depthwise second half transposes them itself."""
+    second = halves(node)[1]
+    conv = _single(second)
+    if conv is None or second.attrs.get("has_residual"):
+        return False
+    return conv.is_depthwise and conv.out_height * conv.out_width >= lanes
+
+
+def _pair_blocks(node: Node, plan: Plan, lanes: int) -> tuple[int, int]:
+    """The blocks a pair's input may be copied to, and its output's."""
+    value = node.inputs[0]
+    return block_for(value.shape[1], lanes), _block(plan, node.output, lanes)
+
+
+def _pair_reads(node: Node, plan: Plan, block: int, lanes: int) -> bool:
+    """Whether a pair can read its input where it lies: a depthwise convolution needs `block`."""
+    value, (first, _) = node.inputs[0], halves(node)
+    layout, conv = plan.layouts[value], _single(first)
+    if conv is not None and conv.groups == 1:
+        return not layout.is_plain or pointwise_layout.reads_planes(conv, lanes)
+    return layout.block == block and plan.root(value) is value
 
 
 def _is_image(value: Value) -> bool:
@@ -296,7 +353,7 @@ def _place(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: in
         if not _is_image(value) or value.dtype != "float32":
             continue
         block = _block(plan, value, lanes)
-        readers = [r for r in consumers.get(value, []) if is_scheduled_conv(r)]
+        readers = [r for r in consumers.get(value, []) if _takes_blocks(r)]
         read = any(r.inputs[0] is value for r in readers)
         wanted = read or any(r.inputs[-1] is value for r in readers)  # as a residual
         follows = bool(blocked) and (pattern is not Pattern.OPAQUE or node.op in _POOLS)
@@ -336,6 +393,9 @@ def _widen_halos(graph: Graph, plan: Plan) -> None:
             continue  # a depthwise kernel pads on its own
         if is_scheduled_conv(node):
             plan.layouts[value] = layout.with_halo(_union([layout.halo, rim(node)]))
+        elif is_pair(node):
+            wanted = rim(halves(node)[0])
+            plan.layouts[value] = layout.with_halo(_union([layout.halo, wanted]))
         elif node.op == "fold" and layout.block > 1:
             wanted = FoldRange(value.shape, node.attrs).halo
             plan.layouts[value] = layout.with_halo(_union([layout.halo, wanted]))

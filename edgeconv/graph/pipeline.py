@@ -12,6 +12,7 @@ from edgeconv.graph.fold_scale import fold_scale
 from edgeconv.graph.fold_shuffle import fold_shuffle
 from edgeconv.graph.fuse_epilogue import fuse_epilogue
 from edgeconv.graph.fuse_injective import fuse_injective
+from edgeconv.graph.fuse_pairs import Saving, fuse_pairs
 from edgeconv.graph.ir import Graph
 from edgeconv.graph.order_channels import order_channels
 from edgeconv.graph.phases_to_channels import phases_to_channels
@@ -37,17 +38,26 @@ PASSES: tuple[tuple[str, Callable[..., int]], ...] = (
     ("order channels by cluster", order_channels),
     ("cluster channels", cluster_channels),
     ("fuse elementwise chains", fuse_injective),
+    ("fuse pointwise and depthwise", fuse_pairs),
 )
 
 FOR_LANES = (phases_to_channels, order_channels)  # passes that take the vector width too
+FOR_COSTS = (fuse_pairs,)  # passes that take a cost model
 
 
-def optimise(graph: Graph, lanes: int = 16) -> list[tuple[str, int]]:
-    """Run all passes for vectors of `lanes`; returns each pass's name and how often it fired."""
+def optimise(graph: Graph, lanes: int = 16, saving: Saving | None = None) -> list[tuple[str, int]]:
+    """Run all passes for vectors of `lanes`; returns each pass's name and how often it fired.
+
+    `saving` is the cost model of fusing two convolutions; without it none are.
+    """
     graph.prune()
-    return [(title, run_pass(graph, run, lanes)) for title, run in PASSES]
+    return [(title, run_pass(graph, run, lanes, saving)) for title, run in PASSES]
 
 
-def run_pass(graph: Graph, run: Callable[..., int], lanes: int) -> int:
+def run_pass(
+    graph: Graph, run: Callable[..., int], lanes: int, saving: Saving | None = None
+) -> int:
     """Run one pass; how often it fired."""
+    if run in FOR_COSTS:
+        return run(graph, saving)
     return run(graph, lanes) if run in FOR_LANES else run(graph)

@@ -121,6 +121,22 @@ def conv2d(
     return te.compute(out.shape, finish, name="epilogue")
 
 
+@operator("conv_pair", Pattern.OPAQUE)
+def conv_pair(
+    x: te.Tensor,
+    *operands: te.Tensor,
+    first: tuple[tuple[str, Any], ...],
+    second: tuple[tuple[str, Any], ...],
+) -> te.Tensor:
+    """Two `conv2d` with the given attributes, the second reading what the first makes.
+
+    operands: weight [and bias] of the first; weight [, bias] [and residual] of the second.
+    """
+    attrs = dict(first)
+    count = 1 + bool(attrs.get("has_bias"))
+    return conv2d(conv2d(x, *operands[:count], **attrs), *operands[count:], **dict(second))
+
+
 def _stacked(x: te.Tensor, depth: Depth) -> te.Tensor:
     """The slices each output slice reads as its channels: [N·OD, taps·C, H, W], zeros outside."""
     n, c, h, w = (int(d) for d in x.shape)

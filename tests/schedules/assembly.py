@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -68,9 +69,14 @@ def matching(lines: list[str], pattern: str) -> list[str]:
 
 def compiled(family: Family, task: ConvTask, knobs: object, device: Device) -> str:
     """The assembly of one kernel, for as many threads as the device has cores."""
-    kernel = codegen.with_pointer_parameters(family.build(task, knobs, device), "conv")
-    operands = tuple(Operand("workspace", 0, 64 * i) for i in range(4))
-    main = codegen.main_function([], [], 64, 256, [Step("conv", operands, "conv")])
+    return kernel_text(family.build(task, knobs, device), 4, device)
+
+
+def kernel_text(function: Any, count: int, device: Device) -> str:
+    """The assembly of a scheduled function of `count` operands."""
+    kernel = codegen.with_pointer_parameters(function, "conv")
+    operands = tuple(Operand("workspace", 0, 64 * i) for i in range(count))
+    main = codegen.main_function([], [], 64, 64 * count, [Step("conv", operands, "conv")])
     module = codegen.build({"conv": kernel, "main": main}, device.tvm_target())
     return str(module.inspect_source("asm"))
 

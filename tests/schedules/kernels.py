@@ -71,14 +71,15 @@ class Data:
     wanted: np.ndarray
 
 
-def whole_numbers(task: ConvTask, seed: int = 0) -> Data:
-    """Small integers, for which float32 sums are exact."""
+def whole_numbers(task: ConvTask, seed: int = 0, x: np.ndarray | None = None) -> Data:
+    """Small integers, for which float32 sums are exact; the input too, unless it is given."""
     conv, rng = task.conv, np.random.default_rng(seed)
 
     def draw(*shape: int) -> np.ndarray:
         return rng.integers(-4, 5, shape).astype(np.float32)
 
-    x = draw(conv.batch, conv.in_channels, conv.height, conv.width)
+    drawn = draw(conv.batch, conv.in_channels, conv.height, conv.width)
+    x = drawn if x is None else x
     weight = draw(conv.out_channels, conv.in_channels_per_group, *conv.kernel_size)
     if conv.clusters is not None:
         weight *= conv.clusters.reads()[:, :, None, None]
@@ -124,21 +125,30 @@ class Kernels:
     def add(self, family: Family, task: ConvTask, knobs: Any, data: Data | None = None) -> None:
         """Append a kernel; without data, with random whole numbers."""
         data = whole_numbers(task) if data is None else data
-        name = f"kernel_{len(self.steps)}"
-        function = family.build(task, knobs, self.device)
-        self.functions[name] = codegen.with_pointer_parameters(function, name)
-        operands = [
-            self._store(pack(data.x, task.data)),
-            self._store(family.pack_weights(task, knobs, data.weight)),
-        ]
+        arrays = [pack(data.x, task.data), family.pack_weights(task, knobs, data.weight)]
         if task.bias:
-            operands.append(self._store(family.pack_bias(task, knobs, data.bias)))
+            arrays.append(family.pack_bias(task, knobs, data.bias))
         if task.residual is not None:
-            operands.append(self._store(pack(data.residual, task.residual)))
-        operands.append(Operand("workspace", 0, 0))
+            arrays.append(pack(data.residual, task.residual))
+        function = family.build(task, knobs, self.device)
+        self.append(f"{family.name} {task} {knobs}", function, arrays, task, data, family.exact)
+
+    def append(
+        self,
+        title: str,
+        function: Any,
+        arrays: Sequence[np.ndarray],
+        task: ConvTask,
+        data: Data,
+        exact: bool,
+    ) -> None:
+        """Append a kernel of these operands, whose result is to be `data.wanted` as in `task`."""
+        name = f"kernel_{len(self.steps)}"
+        self.functions[name] = codegen.with_pointer_parameters(function, name)
+        operands = [*map(self._store, arrays), Operand("workspace", 0, 0)]
         self.scratch = max(self.scratch, task.out.elements(task.conv.output_shape) * 4)
         self.steps.append(Step(name, tuple(operands), name))
-        self.jobs.append((f"{family.name} {task} {knobs}", task, data, family.exact))
+        self.jobs.append((title, task, data, exact))
 
     def main(self) -> Any:
         """The entry point of the built module."""

@@ -1,0 +1,308 @@
+"""Pointwise and depthwise convolutions in one kernel, against two kernels and other engines.
+
+    python -m edgeconv.benchmarks.fused_pairs -o pairs.json [--kinds pointwise_depthwise]
+        [--channels 32,64,128,256,512] [--maps 7,14,28,56,112] [--engines edgeconv,tflite]
+        [--seconds 3] [--lock FILE]
+    python -m edgeconv.benchmarks.fused_pairs --summary pairs.json
+
+Each pair of the sweep is measured twice. As kernels, on channel blocks with the halo that a
+neighbour in a network would want: the fused one with its default knobs and the two that the
+strategy chooses, in turns, results compared. As a network of its own with bias and ReLU behind
+both, NCHW in and out, on all engines; edgeconv fuses there what its cost model says. Fused kernels
+are timed also where the cost model would not choose them: the summary has both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import tvm_ffi
+
+from edgeconv import codegen, fusion, memory, strategy
+from edgeconv.benchmarks import options, worker
+from edgeconv.benchmarks.harness import MAX_ERROR, Cores, relative_error, time_in_turns
+from edgeconv.benchmarks.kernels import loaded, stored
+from edgeconv.benchmarks.onnx_builder import Builder
+from edgeconv.benchmarks.peers import PEERS
+from edgeconv.benchmarks.random_layers import layer
+from edgeconv.benchmarks.records import Case, Records, read
+from edgeconv.benchmarks.summary import compare, geometric_mean
+from edgeconv.codegen import Operand, Step
+from edgeconv.errors import EdgeconvError
+from edgeconv.layout import Layout
+from edgeconv.targets import Device, host
+from edgeconv.workload import Conv2d, ConvTask, PairTask
+
+PROGRAMME = "fused_pairs"
+KINDS = ("pointwise_depthwise", "depthwise_pointwise")
+CHANNELS = (32, 64, 128, 256, 512)
+MAPS = (7, 14, 28, 56, 112)
+WINDOWS = ((3, 1), (3, 2), (5, 1), (5, 2))  # kernel, stride
+EXPANSIONS = ((16, 96), (24, 144), (32, 192), (64, 384))  # of MobileNetV2
+MOST_ELEMENTS = 128 * 112 * 112  # of the map between
+RELU = ("relu", ())
+
+
+def sweep(
+    kinds: Sequence[str], channels: Sequence[int], maps: Sequence[int]
+) -> Iterator[tuple[str, Conv2d, Conv2d]]:
+    """Pairs of equal channels, and those of inverted residuals; all windows."""
+    widths = [(c, c) for c in channels]
+    widths += [e for e in EXPANSIONS if min(channels) <= e[1] <= max(channels)]
+    for kind in kinds:
+        for size in maps:
+            for narrow, wide in widths:
+                for kernel, stride in WINDOWS:
+                    if wide * size * size <= MOST_ELEMENTS:
+                        yield kind, *pair(kind, narrow, wide, size, kernel, stride)
+
+
+def pair(
+    kind: str, narrow: int, wide: int, size: int, kernel: int, stride: int
+) -> tuple[Conv2d, Conv2d]:
+    """Same-padding; the depthwise convolution is the wide one."""
+    p = kernel // 2
+    window = ((kernel, kernel), (stride, stride), (p, p, p, p), (1, 1), wide)
+    filters = Conv2d(1, wide, size, size, wide, *window)
+    if kind == "pointwise_depthwise":
+        return Conv2d(1, narrow, size, size, wide, (1, 1)), filters
+    out = (filters.out_height, filters.out_width)
+    return filters, Conv2d(1, wide, *out, narrow, (1, 1))
+
+
+def task_of(one: Conv2d, other: Conv2d, device: Device) -> PairTask:
+    """In a network: channel blocks, a halo behind for the next depthwise convolution."""
+    data, out = Layout(device.lanes, one.padding), Layout(device.lanes, (1, 1, 1, 1))
+    return PairTask(
+        ConvTask(one, data, Layout(1), True, None, RELU),
+        ConvTask(other, Layout(1), out, True, None, RELU),
+    )
+
+
+class Kernels:
+    """The fused kernel of a pair, and the two it replaces, in one program on one set of arrays."""
+
+    def __init__(self, task: PairTask, device: Device, seed: int = 0) -> None:
+        self.task, self.device = task, dataclasses.replace(device, cores=1)
+        self.choice = fusion.choose(task, self.device)
+        self._rng = np.random.default_rng(seed)
+        self._convs = [task.first.conv, task.second.conv]
+        self._weights = [
+            self._draw(c.out_channels, c.in_channels_per_group, *c.kernel_size) for c in self._convs
+        ]
+        self._biases = [self._draw(c.out_channels) for c in self._convs]
+        one = self._convs[0]
+        data = self._draw(one.batch, one.in_channels, one.height, one.width)
+        between = Layout(task.second.out.block, self._convs[1].padding)
+        self._halves = [
+            dataclasses.replace(task.first, out=between),
+            dataclasses.replace(task.second, data=between),
+        ]
+        maps = [
+            stored(data, task.first.data),
+            stored(np.zeros(one.output_shape, np.float32), between),
+            stored(np.zeros(self._convs[1].output_shape, np.float32), task.second.out),
+        ]
+        self._constants: list[np.ndarray] = []
+        offsets = np.cumsum([0, *(memory.aligned(m.nbytes) for m in maps)])
+        self._data, self._between, self._out = (
+            Operand("workspace", 0, int(offset)) for offset in offsets[:-1]
+        )
+        self._workspace = memory.aligned_bytes(int(offsets[-1]), zero=True)
+        for array, offset in zip(maps, offsets, strict=False):
+            self._workspace[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
+
+    def _draw(self, *shape: int) -> np.ndarray:
+        return self._rng.standard_normal(shape, np.float32)
+
+    @property
+    def output(self) -> np.ndarray:
+        """A copy of what the last call wrote, NCHW."""
+        shape, layout = self._convs[1].output_shape, self.task.second.out
+        size = 4 * layout.elements(shape)
+        raw = self._workspace[self._out.offset : self._out.offset + size]
+        return loaded(raw.view(np.float32).reshape(layout.buffer_shape(shape)), layout, shape)
+
+    def calls(self) -> dict[str, Callable[[], None]]:
+        """The fused kernel, and two in a row, each one native call.
+
+        Raises:
+            BuildError: TVM or LLVM refused a kernel.
+        """
+        family, knobs = self.choice.family, self.choice.knobs
+        functions = {"fused": family.build(self.task, knobs, self.device)}
+        packed = family.pack(self.task, knobs, self._weights, self._biases)
+        steps = [Step("fused", (self._data, *map(self._constant, packed), self._out), "fused")]
+        ends = ((self._data, self._between), (self._between, self._out))
+        for i, (half, (data, out)) in enumerate(zip(self._halves, ends, strict=True)):
+            choice, name = strategy.choose(half, self.device), f"half{i}"
+            functions[name] = choice.family.build(half, choice.knobs, self.device)
+            packed = [
+                choice.family.pack_weights(half, choice.knobs, self._weights[i]),
+                choice.family.pack_bias(half, choice.knobs, self._biases[i]),
+            ]
+            steps.append(Step(name, (data, *map(self._constant, packed), out), name))
+        bare = {n: codegen.with_pointer_parameters(f, n) for n, f in functions.items()}
+        constants = np.concatenate(self._constants)
+        sizes = (constants.size, self._workspace.size)
+        main = codegen.main_function([], [], *sizes, steps)
+        run = codegen.build({**bare, "main": main}, self.device.tvm_target(1))["main"]
+        blob = memory.aligned_bytes(constants.size)
+        blob[:] = constants
+        arguments = [tvm_ffi.from_dlpack(a) for a in (blob, self._workspace)]
+        return {
+            "fused": lambda: run(*arguments, 0, 1),
+            "apart": lambda: run(*arguments, 1, 3),
+        }
+
+    def _constant(self, array: np.ndarray) -> Operand:
+        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        offset = sum(part.size for part in self._constants)
+        self._constants.append(np.pad(raw, (0, memory.aligned(raw.size) - raw.size)))
+        return Operand("constants", 0, offset)
+
+
+def kernels(task: PairTask, device: Device, seconds: float, cores: Cores) -> dict[str, Any]:
+    """Median milliseconds of the fused kernel and of two.
+
+    Raises:
+        EdgeconvError: they differ in what they compute.
+    """
+    bench = Kernels(task, device)
+    calls = bench.calls()
+    results = []
+    for call in calls.values():
+        call()
+        results.append(bench.output)
+    error = relative_error([results[0]], [results[1]])
+    if not error <= MAX_ERROR:
+        raise EdgeconvError(f"{task.first.conv}, {task.second.conv}: relative error {error:.1e}")
+    with cores.for_measuring():
+        timed = time_in_turns(calls, seconds)
+    medians = {
+        f"{name}_ms": float(f"{np.median(samples or disturbed):.5g}")
+        for name, (samples, disturbed) in timed.items()
+    }
+    choice = bench.choice
+    return {
+        **medians,
+        "chosen": bool(choice.saved),
+        "predicted": float(f"{choice.apart / choice.cycles:.4g}"),
+        "knobs": f"{choice.family.name} {choice.knobs_text}",
+    }
+
+
+def network(one: Conv2d, other: Conv2d) -> onnx.ModelProto:
+    """The pair alone."""
+    b = Builder("pair", (one.batch, one.in_channels, one.height, one.width))
+    return b.model(b.relu(layer(b, b.relu(layer(b, "input", one)), other)))
+
+
+def engines_on(
+    model: onnx.ModelProto, engines: Sequence[str], chosen: argparse.Namespace
+) -> dict[str, Any]:
+    """What each engine takes for the pair alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "pair.onnx")
+        onnx.save(model, path)
+        found = worker.run(
+            {"pair": path},
+            engines,
+            threads=1,
+            seconds=chosen.seconds,
+            limit=chosen.limit,
+            lock=chosen.lock,
+        )
+    return found["pair"]
+
+
+def summary(content: Mapping[str, Any]) -> str:
+    """Markdown: fused against two kernels, by kind and choice; edgeconv against other engines."""
+    cases = list(content["cases"].values())
+    lines = [
+        "| kind | cost model | pairs | two kernels / fused, geometric mean | least | most |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for kind in KINDS:
+        for chosen in (True, False):
+            ratios = [
+                c["kernels"]["apart_ms"] / c["kernels"]["fused_ms"]
+                for c in cases
+                if c["kind"] == kind and c["kernels"]["chosen"] is chosen
+            ]
+            if ratios:
+                verdict = "fuses" if chosen else "leaves apart"
+                lines.append(
+                    f"| {kind} | {verdict} | {len(ratios)} | {geometric_mean(ratios):.3f} "
+                    f"| {min(ratios):.3f} | {max(ratios):.3f} |"
+                )
+    lines += [
+        "",
+        "| kind | pairs | fastest other engine / edgeconv, geometric mean | least | pair |",
+        "|---|---:|---:|---:|---|",
+    ]
+    for kind in KINDS:
+        own = [c for c in cases if c["kind"] == kind and "engines" in c]
+        found = [r for c in own if (r := compare(c["pair"], c["engines"])) is not None]
+        if found:
+            least = min(found, key=lambda r: r.ratio)
+            lines.append(
+                f"| {kind} | {len(found)} | {geometric_mean(r.ratio for r in found):.2f} "
+                f"| {least.ratio:.2f} | {least.case} ({PEERS[least.peer].title}) |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def line(case: Case) -> str:
+    """One case for people who watch."""
+    k = case["kernels"]
+    text = (
+        f"{case['kind']} {case['pair']}: {k['apart_ms'] / k['fused_ms']:.3f} (predicted "
+        f"{k['predicted']:.3f}{', chosen' if k['chosen'] else ''}) {k['fused_ms']} ms  {k['knobs']}"
+    )
+    found = compare(case["pair"], case.get("engines", {}))
+    return text + (f"\n  {found.peer} / edgeconv {found.ratio:.2f}" if found else "")
+
+
+def main() -> None:
+    """Measure and print the summary, or only print it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kinds", type=options.names, default=list(KINDS))
+    parser.add_argument("--channels", type=options.numbers, default=list(CHANNELS))
+    parser.add_argument("--maps", type=options.numbers, default=list(MAPS))
+    parser.add_argument("--kernels-only", action="store_true", help="no other engines")
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="only summarise this file")
+    options.add(parser, seconds=2.0)
+    chosen = parser.parse_args()
+    if chosen.summary is not None:
+        print(summary(read(chosen.summary)))
+        return
+    if not set(chosen.kinds) <= set(KINDS):
+        parser.error(f"the kinds are {', '.join(KINDS)}")
+    engines = [] if chosen.kernels_only else options.engines(parser, chosen)
+    records = Records(chosen.output, PROGRAMME, {"seconds": chosen.seconds, "engines": engines})
+    device, cores = host(), Cores(1, chosen.lock)
+    for kind, one, other in sweep(chosen.kinds, chosen.channels, chosen.maps):
+        key = f"{kind}: {one} then {other}"
+        if key in records:
+            continue
+        case: Case = {"kind": kind, "pair": f"{one} then {other}"}
+        case["kernels"] = kernels(task_of(one, other, device), device, chosen.seconds, cores)
+        if engines:
+            case["engines"] = engines_on(network(one, other), engines, chosen)
+        records.add(key, case)
+        print(line(case), flush=True)
+    print(summary(records.content))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Whether two convolutions are better one kernel on this device, and how that kernel is scheduled.
+
+Beside the families' estimates of what is computed stands the way of the map between: written and
+read again if the two are apart, through the level of cache that holds it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgeconv import strategy
+from edgeconv.errors import BuildError
+from edgeconv.graph.ir import Graph, Node
+from edgeconv.graph.layout import block_for
+from edgeconv.graph.parts import parts
+from edgeconv.layout import Layout
+from edgeconv.schedules import depthwise_blocks
+from edgeconv.schedules.pairs import PAIRS, PairFamily
+from edgeconv.schedules.traffic import streaming_cycles
+from edgeconv.targets import Device
+from edgeconv.workload import ConvTask, PairTask
+
+LEAST_GAIN = 0.03  # of the time of two kernels; less is noise, and not worth their freedom
+KERNEL_CYCLES = 50.0  # of a call
+FORK_CYCLES = 8000.0  # of a parallel region
+COPY_BYTES = 16.0  # a cycle: a pass over a map that row-major neighbours cost
+
+
+@dataclass(frozen=True)
+class PairChoice:
+    """A decision about two convolutions.
+
+    Attributes:
+        family, knobs: the schedule of the one kernel.
+        cycles, apart: estimates of the one kernel, and of two.
+        refused: families that cannot take the task, with their reasons.
+    """
+
+    family: PairFamily
+    knobs: Any
+    cycles: float
+    apart: float
+    refused: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def saved(self) -> float:
+        """Cycles saved; 0 where that is too little to fuse."""
+        saved = self.apart - self.cycles
+        return saved if saved > LEAST_GAIN * self.apart else 0.0
+
+    @property
+    def knobs_text(self) -> str:
+        """The knobs as "name=value" words."""
+        return " ".join(f"{k}={v}" for k, v in asdict(self.knobs).items())
+
+    @property
+    def reason(self) -> str:
+        """One sentence for `edgeconv explain`."""
+        return (
+            f"fused: estimated {self.cycles:,.0f} cycles, {self.apart:,.0f} as two kernels with "
+            "the map between them in memory"
+        )
+
+    @property
+    def why_not(self) -> str:
+        """One sentence why it is not fused."""
+        return (
+            f"fusing with the next layer: estimated {self.cycles:,.0f} cycles, {self.apart:,.0f} "
+            "apart"
+        )
+
+
+class Judge:
+    """Tells what fusing two nodes of a graph saves, and remembers why it does not pay."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._refused: dict[Node, tuple[str, str]] = {}
+
+    def __call__(self, graph: Graph, first: Node, second: Node) -> float:
+        """Cycles saved, 0 where it does not pay."""
+        maps = (first.inputs[0], first.output, second.output)
+        if any(v.shape[2:] == (1, 1) for v in maps):
+            return 0.0
+        choice = choose(expected_task(first, second, self.device.lanes), self.device)
+        lost = 0.0  # a depthwise convolution alone reads and writes row-major maps itself
+        if first.inputs[0] in graph.inputs and choice.family.name == "depthwise_pointwise":
+            lost += 4 * first.inputs[0].size / COPY_BYTES
+        ends = second.output in graph.outputs
+        if ends and second.attrs.get("has_residual"):
+            lost += 4 * second.output.size / COPY_BYTES
+        choice = dataclasses.replace(choice, cycles=choice.cycles + lost)
+        if not choice.saved:
+            self._refused[first] = (choice.family.name, choice.why_not)
+        return choice.saved
+
+    def refused(self, node: Node) -> tuple[tuple[str, str], ...]:
+        """Why a node is not fused with the next, if it could be."""
+        return (self._refused[node],) if node in self._refused else ()
+
+
+def expected_task(first: Node, second: Node, lanes: int) -> PairTask:
+    """The task of two nodes in channel blocks, before layouts are chosen."""
+    (one,), (other,) = parts(first), parts(second)
+    data = Layout(block_for(one.conv.in_channels, lanes), one.conv.padding)
+    out = Layout(block_for(other.conv.out_channels, lanes))
+    a, b = first.attrs, second.attrs
+    residual = out if b.get("has_residual") else None
+    bias = bool(b.get("has_bias"))
+    return PairTask(
+        ConvTask(one.conv, data, Layout(1), bool(a.get("has_bias")), None, a.get("activation")),
+        ConvTask(other.conv, Layout(1), out, bias, residual, b.get("activation")),
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def choose(task: PairTask, device: Device) -> PairChoice:
+    """The supporting family with the least estimated cycles; whether it pays is `saved`.
+
+    Raises:
+        BuildError: no family takes the task.
+    """
+    found: list[tuple[float, PairFamily, Any]] = []
+    refused = []
+    for family in PAIRS:
+        mismatch = family.supports(task, device)
+        if mismatch is not None:
+            refused.append((family.name, mismatch.reason))
+            continue
+        knobs = family.default_knobs(task, device)
+        found.append((family.estimate(task, knobs, device), family, knobs))
+    if not found:
+        reasons = "; ".join(f"{name}: {why}" for name, why in refused)
+        raise BuildError(f"no schedule for {task.first.conv}, {task.second.conv}: {reasons}")
+    cycles, family, knobs = min(found, key=lambda f: f[0])
+    return PairChoice(family, knobs, cycles, apart(task, device), tuple(refused))
+
+
+def apart(task: PairTask, device: Device) -> float:
+    """Cycles of two kernels, the map between them in channel blocks with a halo."""
+    channels, halo = task.second.conv.in_channels, task.second.conv.padding
+    between = Layout(block_for(channels, device.lanes), halo)
+    halves = (
+        dataclasses.replace(task.first, out=between),
+        dataclasses.replace(task.second, data=between),
+    )
+    return sum(_alone(half, device) for half in halves) + overhead(device.cores)
+
+
+def _alone(task: ConvTask, device: Device) -> float:
+    """Cycles of one kernel. A depthwise one computes so little that it may wait for its maps."""
+    conv = task.conv
+    if conv.is_depthwise:
+        out = math.prod(conv.output_shape)
+        read = conv.batch * conv.in_channels * conv.height * conv.width
+        moved = streaming_cycles(4 * (read + out), device)
+        return max(moved, depthwise_blocks.cached_cycles(conv, device))
+    choice = strategy.choose(task, device)
+    return choice.family.estimate(task, choice.knobs, device)
+
+
+def overhead(cores: int) -> float:
+    """Cycles of one more kernel."""
+    return KERNEL_CYCLES + (FORK_CYCLES * cores if cores > 1 else 0.0)
