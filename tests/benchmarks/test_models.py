@@ -34,7 +34,7 @@ V1_OUT = (*V1_IN[1:], 1024)
 NEW = [
     n for n in models.NETWORKS if not n.startswith(("resnet34", "wrn40", "resnext", "shufflenetv1"))
 ]
-FAST = {"mobilenetv3_small", "scc_mobilenet_cg2_co33", "ddc_face"}
+FAST = {"mobilenetv3_small", "ddc_face"}
 
 
 def trained(model: onnx.ModelProto) -> int:
