@@ -38,19 +38,23 @@ def sliding_channels(
     b: Builder, x: str, inputs: int, outputs: int, groups: int, overlap: Fraction, size: int
 ) -> str:
     """As it is exported: windows, one after another, a grouped 1×1, and a shuffle where windows
-    repeat. Output k reads the channels from floor(k·(1 − co)·u) on, u = inputs / groups.
+    repeat, cut off where the last cycle of windows is not complete.
+
+    Output k reads the channels from floor(k·(1 − co)·u) on, u = inputs / groups.
     """
     width = inputs // groups
     starts = [math.floor(k * (1 - overlap) * width) % inputs for k in range(outputs)]
     period = next(
         p
         for p in range(1, outputs + 1)
-        if outputs % p == 0 and starts == starts[:p] * (outputs // p)
+        if -outputs % p <= outputs // 8 and starts == (starts[:p] * -(-outputs // p))[:outputs]
     )
+    full = outputs + -outputs % period  # with the outputs that fill up the last cycle
     windows = [_window(b, x, start, start + width, inputs) for start in starts[:period]]
     stacked = b.node("Concat", windows, axis=1) if period > 1 else windows[0]
-    y = b.conv(stacked, period * width, outputs, (1, 1), groups=period, bias=False)
-    return b.shuffle(y, outputs, period, size, size) if 1 < period < outputs else y
+    y = b.conv(stacked, period * width, full, (1, 1), groups=period, bias=False)
+    y = b.shuffle(y, full, period, size, size) if 1 < period < full else y
+    return b.slice_channels(y, 0, outputs) if full > outputs else y
 
 
 def _window(b: Builder, x: str, start: int, end: int, channels: int) -> str:

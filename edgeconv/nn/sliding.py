@@ -22,7 +22,8 @@ class SlidingChannelConv2d(nn.Module):
     y[k] = Σ_{j<u} W[k, j] · x[(start[k] + j) mod C]; start[k] = floor(k·(1 − co)·u) mod C, or the
     table given. Weights: K·u. `start` is a buffer [K], saved with the weights. Exported, it is a
     Slice for each distinct window (a Concat of two where the window wraps around), a Concat of
-    them, a grouped 1×1, and a shuffle where windows repeat.
+    them, a grouped 1×1, and a shuffle where windows repeat (and a Slice, if the last cycle of
+    windows is not complete).
 
     Args:
         channel_groups: cg; divides the input channels.
@@ -73,21 +74,25 @@ class SlidingChannelConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to [N, K, OH, OW]."""
         cycle = self._cycle
-        period, repeats = len(cycle), self.out_channels // len(cycle)
+        period, repeats = len(cycle), -(-self.out_channels // len(cycle))
+        spare = period * repeats - self.out_channels
         windows = {start: self._window(x, start) for start in dict.fromkeys(cycle)}
         stacked = [windows[start] for start in cycle]
         x = torch.cat(stacked, 1) if period > 1 else stacked[0]
         weight, bias = self.weight, self.bias
         shuffled = period > 1 and repeats > 1
         if shuffled:  # output k reads window k mod period; a group is the outputs of one window
+            weight = functional.pad(weight, (0, 0) * 3 + (0, spare)) if spare else weight
             weight = weight.reshape(repeats, period, self.width, 1, 1).transpose(0, 1)
-            weight = weight.reshape(self.out_channels, self.width, 1, 1)
-            bias = bias if bias is None else bias.reshape(repeats, period).t().reshape(-1)
+            weight = weight.reshape(period * repeats, self.width, 1, 1)
+            if bias is not None:
+                bias = functional.pad(bias, (0, spare)) if spare else bias
+                bias = bias.reshape(repeats, period).t().reshape(-1)
         y = functional.conv2d(x, weight, bias, self.stride, groups=period)
         if shuffled:
             n, k, h, w = y.shape
             y = y.reshape(n, period, repeats, h, w).transpose(1, 2).reshape(n, k, h, w)
-        return y
+        return y[:, : self.out_channels] if spare else y
 
     def extra_repr(self) -> str:
         """For `print(model)`."""
@@ -131,7 +136,8 @@ class SlidingChannelConv2d(nn.Module):
         return next(
             tuple(table[:period])
             for period in range(1, len(table) + 1)
-            if len(table) % period == 0 and table == table[:period] * (len(table) // period)
+            if -len(table) % period <= len(table) // 8  # outputs that fill up the last cycle
+            and table == (table[:period] * -(-len(table) // period))[: len(table)]
         )
 
     def _window(self, x: Tensor, start: int) -> Tensor:

@@ -21,6 +21,7 @@ CASES = {  # (C, K, cg, co): distinct windows wanted, what they exercise
     (15, 30, 3, 0.1): 10,  # step 4.5: ten windows, twice and a half around
     (8, 8, 1, 0.5): 2,  # the window is all channels, turned around
     (8, 12, 4, 0.0): 4,  # a grouped 1×1, shuffled
+    (16, 64, 2, 1 / 3): 3,  # step 16/3: cycles of three, 64 is no multiple
     (8, 5, 1, 0.0): 1,  # the dense 1×1
 }
 
