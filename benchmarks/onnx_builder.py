@@ -17,8 +17,10 @@ OPSET = 13
 class Builder:
     """Appends operators to one graph; every method takes and returns names of values."""
 
-    def __init__(self, name: str, input_shape: Sequence[int], seed: int = 0) -> None:
-        self.name, self.rng = name, np.random.default_rng(seed)
+    def __init__(
+        self, name: str, input_shape: Sequence[int], seed: int = 0, opset: int = OPSET
+    ) -> None:
+        self.name, self.rng, self.opset = name, np.random.default_rng(seed), opset
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: list[onnx.TensorProto] = []
         self.input = helper.make_tensor_value_info("input", TensorProto.FLOAT, list(input_shape))
@@ -92,12 +94,63 @@ class Builder:
         stride: int = 1,
         groups: int = 1,
         activation: str = "relu",
+        *,
+        padding: tuple[int, int, int, int] | None = None,
+        dilation: int = 1,
     ) -> str:
-        """Square convolution without bias, batch norm, activation ("relu", "relu6" or "")."""
-        square, strides = (kernel, kernel), (stride, stride)
-        x = self.conv(x, inputs, outputs, square, stride=strides, groups=groups, bias=False)
-        x = self.batch_norm(x, outputs)
-        return {"relu": self.relu, "relu6": self.relu6, "": lambda y: y}[activation](x)
+        """Square convolution without bias, batch norm, activation: "relu", "relu6", "leaky",
+        "hardswish" (opset 14) or "".
+        """
+        x = self.conv(
+            x,
+            inputs,
+            outputs,
+            (kernel, kernel),
+            stride=(stride, stride),
+            padding=padding,
+            dilation=(dilation, dilation),
+            groups=groups,
+            bias=False,
+        )
+        return self.activation(self.batch_norm(x, outputs), activation)
+
+    def activation(self, x: str, name: str) -> str:
+        """The activation that `conv_bn` calls so."""
+        if name == "relu6":
+            return self.relu6(x)
+        if name == "leaky":
+            return self.node("LeakyRelu", [x], alpha=0.1)
+        return self.node({"relu": "Relu", "hardswish": "HardSwish"}[name], [x]) if name else x
+
+    def squeeze_excite(self, x: str, channels: int, squeezed: int, *, hard: bool = False) -> str:
+        """x times a gate for each channel (Hu et al. 2018); `hard`: MobileNetV3's sigmoid."""
+        y = self.node("GlobalAveragePool", [x])
+        y = self.relu(self.conv(y, channels, squeezed, (1, 1)))
+        y = self.conv(y, squeezed, channels, (1, 1))
+        if hard:
+            y = self.node("HardSigmoid", [y], alpha=1 / 6, beta=0.5)
+        else:
+            y = self.node("Sigmoid", [y])
+        return self.node("Mul", [x, y])
+
+    def shuffle(self, x: str, channels: int, groups: int, height: int, width: int) -> str:
+        """Channels of all groups interleaved, as frameworks export it."""
+        shapes = ([1, groups, channels // groups, height, width], [1, channels, height, width])
+        grouped, whole = (self.constant(np.array(shape, np.int64)) for shape in shapes)
+        x = self.node("Reshape", [x, grouped])
+        x = self.node("Transpose", [x], perm=[0, 2, 1, 3, 4])
+        return self.node("Reshape", [x, whole])
+
+    def slice_channels(self, x: str, start: int, end: int) -> str:
+        """Channels start … end − 1."""
+        bounds = [self.constant(np.array([v], np.int64)) for v in (start, end, 1)]
+        return self.node("Slice", [x, *bounds])
+
+    def linear(self, x: str, inputs: int, outputs: int) -> str:
+        """Linear layer with bias on [1, inputs]."""
+        weight = self.rng.standard_normal((outputs, inputs)) * np.sqrt(1 / inputs)
+        bias = self.rng.uniform(-0.1, 0.1, outputs)
+        return self.node("Gemm", [x, self.constant(weight), self.constant(bias)], transB=1)
 
     def max_pool(self, x: str, kernel: int, stride: int, padding: int) -> str:
         """Square max pooling."""
@@ -110,17 +163,15 @@ class Builder:
     def classifier(self, x: str, channels: int, classes: int = 1000) -> str:
         """Global average and one linear layer."""
         x = self.node("Flatten", [self.node("GlobalAveragePool", [x])], axis=1)
-        weight = self.rng.standard_normal((classes, channels)) * np.sqrt(1 / channels)
-        bias = self.rng.uniform(-0.1, 0.1, classes)
-        return self.node("Gemm", [x, self.constant(weight), self.constant(bias)], transB=1)
+        return self.linear(x, channels, classes)
 
-    def model(self, output: str) -> onnx.ModelProto:
+    def model(self, *outputs: str) -> onnx.ModelProto:
         """The checked model, with all shapes inferred."""
-        result = helper.make_empty_tensor_value_info(output)  # inference fills it in
-        graph = helper.make_graph(self.nodes, self.name, [self.input], [result], self.tensors)
+        results = [helper.make_empty_tensor_value_info(o) for o in outputs]  # inferred below
+        graph = helper.make_graph(self.nodes, self.name, [self.input], results, self.tensors)
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[helper.make_opsetid("", self.opset)],
             ir_version=8,
             producer_name="edgeconv.benchmarks",
         )

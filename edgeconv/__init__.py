@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgeconv.api import compile, compile_artifact, explain, load
     from edgeconv.artifact import Artifact, TensorSpec
     from edgeconv.build import Layer
+    from edgeconv.compression import Compression, compress
     from edgeconv.errors import (
         ArtifactError,
         BuildError,
@@ -34,6 +35,7 @@ __all__ = [
     "ArtifactError",
     "BoundCall",
     "BuildError",
+    "Compression",
     "Device",
     "EdgeconvError",
     "InputError",
@@ -48,6 +50,7 @@ __all__ = [
     "__version__",
     "compile",
     "compile_artifact",
+    "compress",
     "explain",
     "inspect",
     "load",
@@ -67,6 +70,10 @@ _HOMES = {
         "TensorSpec",
     ),
     "edgeconv.build": ("Layer",),
+    "edgeconv.compression": (
+        "Compression",
+        "compress",
+    ),
     "edgeconv.errors": (
         "ArtifactError",
         "BuildError",

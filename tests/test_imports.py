@@ -19,7 +19,7 @@ MOST_LINES = 500
 # within a row there are no circles. "" is the package itself, the public API.
 ROWS = (
     ("__main__", "cli"),
-    ("", "api", "inspection", "onnx_backend"),
+    ("", "api", "inspection", "onnx_backend", "compression", "nn"),
     ("tuning", "runtime", "benchmarks"),
     ("build", "artifact", "codegen", "linking", "memory"),
     ("fusion",),

@@ -5,20 +5,47 @@ that comparisons of outputs mean something: `build(name)`; the builders are in `
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 
 import onnx
 
-from edgeconv.benchmarks.models import grouped_resnet
-from edgeconv.benchmarks.models.mobilenet import mobilenet_v1, mobilenet_v2
+from edgeconv.benchmarks.models import grouped_resnet, scc_mobilenet
+from edgeconv.benchmarks.models.bsconv_resnet import bsconv_resnet18
+from edgeconv.benchmarks.models.efficientnet import efficientnet_lite0
+from edgeconv.benchmarks.models.face import ddc_face
+from edgeconv.benchmarks.models.mobilenet import (
+    bsconv_mobilenet_v1,
+    bsconv_mobilenet_v2,
+    mobilenet_v1,
+    mobilenet_v2,
+)
+from edgeconv.benchmarks.models.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
+from edgeconv.benchmarks.models.regnet import regnety_400mf
 from edgeconv.benchmarks.models.resnext import resnext50
-from edgeconv.benchmarks.models.shufflenet import shufflenet_v1
+from edgeconv.benchmarks.models.shufflenet import shufflenet_v1, shufflenet_v2
 
-NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
+_SLIDING = ((2, Fraction(1, 2)), (4, Fraction(1, 2)), (2, Fraction(1, 3)))  # (cg, co)
+
+NETWORKS: dict[str, Callable[..., onnx.ModelProto]] = {
     "mobilenetv1": mobilenet_v1,
+    **{f"mobilenetv1_{w:g}": partial(mobilenet_v1, width=w) for w in (0.75, 0.5, 0.25)},
     "mobilenetv2": mobilenet_v2,
+    "mobilenetv3_large": mobilenet_v3_large,
+    "mobilenetv3_small": mobilenet_v3_small,
+    "efficientnet_lite0": efficientnet_lite0,
     "resnext50_32x4d": resnext50,
+    "regnety_400mf": regnety_400mf,
     "shufflenetv1_g3": shufflenet_v1,
+    "shufflenetv2": shufflenet_v2,
+    "bsconv_mobilenetv1": bsconv_mobilenet_v1,
+    "bsconv_mobilenetv2": bsconv_mobilenet_v2,
+    "bsconv_resnet18": bsconv_resnet18,
+    "ddc_face": ddc_face,
+    **{
+        scc_mobilenet.name(groups, overlap): partial(scc_mobilenet.scc_mobilenet, groups, overlap)
+        for groups, overlap in _SLIDING
+    },
     **{
         grouped_resnet.name(base, groups): partial(make, groups)
         for base, make in (
@@ -30,10 +57,10 @@ NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
 }
 
 
-def build(name: str) -> onnx.ModelProto:
-    """The network as ONNX, batch 1, one input called "input".
+def build(name: str, **options: int) -> onnx.ModelProto:
+    """The network as ONNX, batch 1, one input called "input"; options such as seed and size.
 
     Raises:
         KeyError: there is no such network.
     """
-    return NETWORKS[name]()
+    return NETWORKS[name](**options)

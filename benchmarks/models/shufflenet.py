@@ -1,8 +1,9 @@
-"""ShuffleNetV1 (Zhang et al. 2018): grouped pointwise convolutions and channel shuffle."""
+"""ShuffleNetV1 (Zhang et al. 2018): grouped pointwise convolutions and channel shuffle.
+ShuffleNetV2 (Ma et al. 2018): channel split.
+"""
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 
 from edgeconv.benchmarks.onnx_builder import Builder
@@ -39,7 +40,7 @@ def _unit(
     middle = outputs // 4
     made = outputs - inputs if stride == 2 else outputs
     y = b.conv_bn(x, inputs, middle, 1, groups=entry_groups)
-    y = _shuffle(b, y, middle, groups, size)
+    y = b.shuffle(y, middle, groups, size, size)
     y = b.conv_bn(y, middle, middle, 3, stride, middle, activation="")
     y = b.conv_bn(y, middle, made, 1, groups=groups, activation="")
     if stride == 2:
@@ -47,10 +48,38 @@ def _unit(
     return b.relu(b.node("Add", [x, y]))
 
 
-def _shuffle(b: Builder, x: str, channels: int, groups: int, size: int) -> str:
-    """Channels of all groups interleaved, as frameworks export it."""
-    grouped = b.constant(np.array([1, groups, channels // groups, size, size], np.int64))
-    whole = b.constant(np.array([1, channels, size, size], np.int64))
-    x = b.node("Reshape", [x, grouped])
-    x = b.node("Transpose", [x], perm=[0, 2, 1, 3, 4])
-    return b.node("Reshape", [x, whole])
+def shufflenet_v2(seed: int = 0, size: int = 224) -> onnx.ModelProto:
+    """Width 1.0: three stages of units, a last 1×1; `size` is a multiple of 32."""
+    b = Builder("shufflenetv2", (1, 3, size, size), seed)
+    x = b.max_pool(b.conv_bn("input", 3, 24, 3, 2), 3, 2, 1)
+    channels, size = 24, size // 8
+    for outputs, repeats in ((116, 4), (232, 8), (464, 4)):
+        x = _down(b, x, channels, outputs, size)
+        for _ in range(repeats - 1):
+            x = _split(b, x, outputs, size)
+        channels, size = outputs, size // 2
+    return b.model(b.classifier(b.conv_bn(x, channels, 1024, 1), 1024))
+
+
+def _down(b: Builder, x: str, inputs: int, outputs: int, size: int) -> str:
+    """Unit of stride two: two branches on the whole input; `size` is that of the output."""
+    half = outputs // 2
+    left = b.conv_bn(x, inputs, inputs, 3, 2, inputs, activation="")
+    left = b.conv_bn(left, inputs, half, 1)
+    right = _branch(b, x, inputs, half, 2)
+    return b.shuffle(b.node("Concat", [left, right], axis=1), outputs, 2, size, size)
+
+
+def _split(b: Builder, x: str, channels: int, size: int) -> str:
+    """Unit of stride one: half of the channels pass."""
+    half = channels // 2
+    left, right = b.slice_channels(x, 0, half), b.slice_channels(x, half, channels)
+    y = b.node("Concat", [left, _branch(b, right, half, half, 1)], axis=1)
+    return b.shuffle(y, channels, 2, size, size)
+
+
+def _branch(b: Builder, x: str, inputs: int, outputs: int, stride: int) -> str:
+    """1×1, depthwise 3×3, 1×1."""
+    x = b.conv_bn(x, inputs, outputs, 1)
+    x = b.conv_bn(x, outputs, outputs, 3, stride, outputs, activation="")
+    return b.conv_bn(x, outputs, outputs, 1)

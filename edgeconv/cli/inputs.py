@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _HINT = "'--input'"
 
 
-def split(text: str) -> tuple[str | None, Path]:
+def split(text: str, hint: str = _HINT) -> tuple[str | None, Path]:
     """Name and path of "name=x.npy"; the name is None for a bare path.
 
     Raises:
@@ -28,17 +28,19 @@ def split(text: str) -> tuple[str | None, Path]:
     if equals and Path(text).exists():
         name, equals, path = "", "", Path(text)
     if path.suffix not in (".npy", ".npz"):
-        raise typer.BadParameter(f"'{text}' ends in neither .npz nor .npy", param_hint=_HINT)
+        raise typer.BadParameter(f"'{text}' ends in neither .npz nor .npy", param_hint=hint)
     if equals and (not name or path.suffix == ".npz"):
         raise typer.BadParameter(
             f"'{text}': give NAME=x.npy for one input, or x.npz with every name in it",
-            param_hint=_HINT,
+            param_hint=hint,
         )
     return (name or None), path
 
 
-def read_inputs(texts: Sequence[str], names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The arrays that `--input` options name, for a model with the inputs `names`.
+def read_inputs(
+    texts: Sequence[str], names: Sequence[str], hint: str = _HINT
+) -> dict[str, np.ndarray]:
+    """The arrays that `--input` options (or others: `hint`) name, for a model with these inputs.
 
     Raises:
         typer.BadParameter: an option is malformed, or an input is given twice.
@@ -46,7 +48,7 @@ def read_inputs(texts: Sequence[str], names: Sequence[str]) -> dict[str, np.ndar
     """
     arrays: dict[str, np.ndarray] = {}
     for text in texts:
-        name, path = split(text)
+        name, path = split(text, hint)
         if path.suffix == ".npz":
             found = _read(path)
         else:
@@ -60,7 +62,7 @@ def read_inputs(texts: Sequence[str], names: Sequence[str]) -> dict[str, np.ndar
             found = {name or names[0]: _read(path)[""]}
         for key, array in found.items():
             if key in arrays:
-                raise typer.BadParameter(f"input '{key}' is given twice", param_hint=_HINT)
+                raise typer.BadParameter(f"input '{key}' is given twice", param_hint=hint)
             arrays[key] = array
     return arrays
 
