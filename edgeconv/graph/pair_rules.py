@@ -49,6 +49,8 @@ def both(first: Node, second: Node) -> tuple[Conv2d, Conv2d] | str:
 
 def not_pointwise(conv: Conv2d) -> str | None:
     """None for a 1×1 convolution of all channels and pixels."""
+    if conv.clusters is not None:
+        return f"{conv} reads other channels for each output"
     if not conv.is_pointwise or conv.groups > 1:
         return f"{conv} is not pointwise over all channels"
     if conv.stride != (1, 1) or any(conv.padding):
