@@ -14,6 +14,7 @@ from tvm.s_tir import Schedule
 
 from edgeconv.schedules import (
     depthwise_blocks,
+    depthwise_branches,
     depthwise_rows,
     grouped_conv2d,
     lane_groups,
@@ -33,6 +34,7 @@ class Family:
     title: str
     exact: bool  # sums the products of the definition, in some order
     slices: bool  # takes `Conv2d.slices`
+    branches: bool  # takes `Conv2d.branches`
     supports: Callable[[ConvTask, Device], Mismatch | None]
     candidates: Callable[[ConvTask, Device], Iterator[Any]]
     estimate: Callable[[ConvTask, Any, Device], float]
@@ -55,11 +57,17 @@ class Family:
 
 
 def _family(
-    name: str, title: str, module: Any, *, exact: bool = True, slices: bool = False
+    name: str,
+    title: str,
+    module: Any,
+    *,
+    exact: bool = True,
+    slices: bool = False,
+    branches: bool = False,
 ) -> Family:
-    own = ("name", "title", "exact", "slices")
-    functions = [f for f in Family.__dataclass_fields__ if f not in own]
-    return Family(name, title, exact, slices, **{f: getattr(module, f) for f in functions})
+    own = ("name", "title", "exact", "slices", "branches")
+    functions = {f: getattr(module, f) for f in Family.__dataclass_fields__ if f not in own}
+    return Family(name, title, exact, slices, branches, **functions)
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -78,6 +86,12 @@ FAMILIES: tuple[Family, ...] = (
     _family("planar_pointwise", "Matrix product on NCHW maps", planar_pointwise),
     _family("depthwise_rows", "Depthwise on NCHW, vectors along the width", depthwise_rows),
     _family("depthwise_blocks", "Depthwise in channel blocks, NCHW transposed", depthwise_blocks),
+    _family(
+        "depthwise_branches",
+        "Several depthwise filters in one pass, in channel blocks",
+        depthwise_branches,
+        branches=True,
+    ),
     _family("winograd", "Winograd F(4x4, 3x3) and F(2x2, 3x3)", winograd, exact=False),
 )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgeconv.graph.dense_to_conv import dense_to_conv
+from edgeconv.graph.depthwise_branches import depthwise_branches
 from edgeconv.graph.fold_scale import fold_scale
 from edgeconv.graph.fold_shuffle import fold_shuffle
 from edgeconv.graph.fuse_epilogue import fuse_epilogue
 from edgeconv.graph.fuse_injective import fuse_injective
 from edgeconv.graph.ir import Graph
+from edgeconv.graph.merge_depthwise_sum import merge_depthwise_sum
 from edgeconv.graph.phases_to_channels import phases_to_channels
 from edgeconv.graph.recognise_activation import recognise_activation
 from edgeconv.graph.simplify import simplify
@@ -22,7 +24,9 @@ PASSES: tuple[tuple[str, Callable[..., int]], ...] = (
     ("fold scale and shift", fold_scale),
     ("dense layers as 1x1 convolutions", dense_to_conv),
     ("simplify", simplify),
+    ("sums of depthwise convolutions as one", merge_depthwise_sum),
     ("fold scale and shift", fold_scale),
+    ("depthwise branches in one pass", depthwise_branches),
     ("fuse epilogues", fuse_epilogue),
     ("fold channel shuffles", fold_shuffle),
     ("phases of few filters as channels", phases_to_channels),
