@@ -181,7 +181,7 @@ class Space:
         """Output rows of a strip: as many as scratch memory may hold."""
         conv, lanes, rows = self.conv, self.knobs.lanes, self.knobs.rows
         strip = conv.out_height
-        if self.from_planes and whole:
+        if whole if self.from_planes else not self.to_planes:
             return strip
         if self.from_planes:
             row = self.pitch * lanes * 4

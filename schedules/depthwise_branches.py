@@ -52,6 +52,7 @@ from edgeconv.schedules.common import (
 from edgeconv.targets import Device
 from edgeconv.workload import Branch, Branches, ConvTask
 
+SPARE = 8  # registers that LLVM needs beside accumulators to keep all of them
 SUMS_BYTES = 1 << 13  # sums of a run of tiles: they and their input stay in the first-level cache
 
 
@@ -177,19 +178,19 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     cycles = 0.0
     for branch in space.branches.members:
         taps, fmas = len(branch.taps), pixels * len(branch.taps)
-        overhead = 10 + 2.0 * pixels
+        overhead = 6 + 0.5 * pixels
         if knobs.by_column:
             loads = float(taps)
             for run in runs_of(branch):
                 loads += len(space.row_uses_of(run.rows)) * knobs.columns * run.count
-                if pixels + len(run.rows) + 1 > registers:
-                    loads += pixels * len(run.taps)  # a tap is loaded for each product
-                overhead += 3 * run.count
+                loads += pixels * run.count * _loaded(len(run.rows), registers - pixels - 2)
+                overhead += 6 * run.count
         else:
             loads = len(space.pixel_uses(branch))
-            if pixels + taps + 2 > registers:
-                loads += fmas
+            loads += pixels * _loaded(taps, registers - pixels - 2)
         busy = max(fmas / device.fma_ports, loads / device.load_ports, FMA_LATENCY * taps)
+        if pixels + SPARE > registers:
+            busy *= 2  # LLVM spills accumulators
         cycles += busy + overhead
     vector = 1.25 * (knobs.lanes.bit_length() - 1)  # cycles of a vector of a transposed square
     moved = 0.0
@@ -199,6 +200,11 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         moved += space.strips * space.out_squares * knobs.lanes * vector * space.outputs
     tiles = space.strips * space.row_tiles * space.segments * space.segment
     return conv.batch * space.runs * (tiles * cycles + moved)
+
+
+def _loaded(taps: int, registers: int) -> int:
+    """Taps that are loaded for each product, when others wait in `registers`."""
+    return max(0, taps - max(0, registers))
 
 
 class Space(depthwise_blocks.Space):
