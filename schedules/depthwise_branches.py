@@ -184,7 +184,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
             for run in runs_of(branch):
                 loads += len(space.row_uses_of(run.rows)) * knobs.columns * run.count
                 loads += pixels * run.count * _loaded(len(run.rows), registers - pixels - 2)
-                overhead += 6 * run.count
+                overhead += 2 * run.count
+            overhead += 20 * (len(runs_of(branch)) - 1)  # they are too short to run on their own
         else:
             loads = len(space.pixel_uses(branch))
             loads += pixels * _loaded(taps, registers - pixels - 2)
