@@ -14,6 +14,7 @@ from tvm.s_tir import Schedule
 
 from edgeconv.schedules import (
     depthwise_blocks,
+    depthwise_branch_rows,
     depthwise_branches,
     depthwise_rows,
     grouped_conv2d,
@@ -90,6 +91,12 @@ FAMILIES: tuple[Family, ...] = (
         "depthwise_branches",
         "Several depthwise filters in one pass, in channel blocks",
         depthwise_branches,
+        branches=True,
+    ),
+    _family(
+        "depthwise_branch_rows",
+        "Several depthwise filters in one pass, on NCHW rows",
+        depthwise_branch_rows,
         branches=True,
     ),
     _family("winograd", "Winograd F(4x4, 3x3) and F(2x2, 3x3)", winograd, exact=False),

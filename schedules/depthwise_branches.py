@@ -183,12 +183,12 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
             loads = float(taps)
             for run in runs_of(branch):
                 loads += len(space.row_uses_of(run.rows)) * knobs.columns * run.count
-                loads += pixels * run.count * _loaded(len(run.rows), registers - pixels - 2)
+                loads += pixels * run.count * loaded(len(run.rows), registers - pixels - 2)
                 overhead += 2 * run.count
             overhead += 20 * (len(runs_of(branch)) - 1)  # they are too short to run on their own
         else:
             loads = len(space.pixel_uses(branch))
-            loads += pixels * _loaded(taps, registers - pixels - 2)
+            loads += pixels * loaded(taps, registers - pixels - 2)
         busy = max(fmas / device.fma_ports, loads / device.load_ports, FMA_LATENCY * taps)
         if pixels + SPARE > registers:
             busy *= 2  # LLVM spills accumulators
@@ -203,7 +203,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     return conv.batch * space.runs * (tiles * cycles + moved)
 
 
-def _loaded(taps: int, registers: int) -> int:
+def loaded(taps: int, registers: int) -> int:
     """Taps that are loaded for each product, when others wait in `registers`."""
     return max(0, taps - max(0, registers))
 

@@ -379,7 +379,8 @@ class Kernel:
                     taps(kw, self.weights(channel, kw))
             for i in range(knobs.rows):
                 for j, column in enumerate(columns):
-                    self.finish(n, channel, first + top + i, column, (i, j))
+                    value = acc[i, j, self.every]
+                    self.finish(value, n, channel, first + top + i, column)
 
     def weights(self, channel: Any, kw: Any) -> list[Any]:
         """The vectors of one column of the filter."""
@@ -388,10 +389,9 @@ class Kernel:
             for kh in range(self.space.taps[0])
         ]
 
-    def finish(self, n: Any, channel: Any, row: Any, column: Any, at: tuple[int, int]) -> None:
-        """Store activation(acc + residual); where a row is narrower than a vector, in parts."""
+    def finish(self, value: Any, n: Any, channel: Any, row: Any, column: Any) -> None:
+        """Store activation(value + residual); where a row is narrower than a vector, in parts."""
         width = self.conv.out_width
-        value = self.acc[(*at, self.every)]
         if width >= self.lanes:
             self._store(value, n, channel, row, self.ramp(column))
             return
