@@ -120,6 +120,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         loads += tile * loaded(taps, waiting) / device.load_ports
         latency = FMA_LATENCY * taps / OVERLAPPING
         busy = max((fmas + shuffled) / device.fma_ports, loads, latency)
+        if loaded(taps, waiting):
+            busy *= 1.15  # LLVM spills some of them
         cycles += busy + 4 + tile / 2
     tiles = space.row_tiles * space.column_tiles
     return task.conv.batch * task.conv.groups * tiles * cycles

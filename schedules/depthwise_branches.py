@@ -28,6 +28,7 @@ have any number of channels.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -63,13 +64,18 @@ class Knobs:
     Attributes:
         lanes: float32 lanes of the vectors: channels of a block.
         rows, columns: output pixels of a register tile.
-        by_column: the order of a branch's taps: column by column, or pixel by pixel.
+        by_column: the order of taps in branches that are not small: column by column, or pixel by
+            pixel, as it is in small ones.
     """
 
     lanes: int
     rows: int
     columns: int
     by_column: bool
+
+    def is_by_column(self, branch: Branch) -> bool:
+        """The order of a branch. LLVM would unroll the columns of a small one."""
+        return self.by_column and self.rows * self.columns * len(branch.taps) > MAX_UNROLLED_FMAS
 
 
 @dataclass(frozen=True)
@@ -168,30 +174,36 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                 break
             if tile * taps <= 2 * MAX_UNROLLED_FMAS:
                 yield Knobs(lanes, rows, columns, False)
-            yield Knobs(lanes, rows, columns, True)
+            if tile * taps > MAX_UNROLLED_FMAS:
+                yield Knobs(lanes, rows, columns, True)
 
 
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core."""
     conv, space = task.conv, Space(task, knobs)
     pixels, registers = knobs.rows * knobs.columns, device.vector_registers
+    spare = SPARE if device.memory_operands else SPARE + 4
+    waiting = registers - pixels - spare  # weights in registers
+    unlooped = space.segment == 1 and len(space.branches.members) > 1
     cycles = 0.0
     for branch in space.branches.members:
         taps, fmas = len(branch.taps), pixels * len(branch.taps)
         overhead = 6 + 0.5 * pixels
-        if knobs.by_column:
+        by_column = knobs.is_by_column(branch)
+        if by_column:
             loads = float(taps)
             for run in runs_of(branch):
                 loads += len(space.row_uses_of(run.rows)) * knobs.columns * run.count
-                loads += pixels * run.count * loaded(len(run.rows), registers - pixels - 2)
-                overhead += 2 * run.count
+                loads += pixels * run.count * loaded(len(run.rows), waiting)
+                overhead += run.count
             overhead += 20 * (len(runs_of(branch)) - 1)  # they are too short to run on their own
         else:
-            loads = len(space.pixel_uses(branch))
-            loads += pixels * loaded(taps, registers - pixels - 2)
+            loads = len(space.pixel_uses(branch)) + pixels * loaded(taps, waiting)
         busy = max(fmas / device.fma_ports, loads / device.load_ports, FMA_LATENCY * taps)
-        if pixels + SPARE > registers:
+        if pixels + spare > registers:
             busy *= 2  # LLVM spills accumulators
+        elif (not by_column and waiting < taps <= registers - pixels) or unlooped:
+            busy *= 1.15  # LLVM spills pixels, which it keeps for other branches, or for weights
         cycles += busy + overhead
     vector = 1.25 * (knobs.lanes.bit_length() - 1)  # cycles of a vector of a transposed square
     moved = 0.0
@@ -285,7 +297,7 @@ class Kernel(depthwise_blocks.Kernel):
         plain = depthwise_blocks.Knobs(knobs.lanes, knobs.rows, knobs.columns, True)
         super().__init__(task, plain)
         self.space = Space(task, knobs)
-        self.by_column = knobs.by_column
+        self.by_column = [knobs.is_by_column(branch) for branch in branches_of(task).members]
         self.members = self.space.branches.members
         self.summed = len(self.members) > 1 and not self.space.branches.concat
 
@@ -302,8 +314,11 @@ class Kernel(depthwise_blocks.Kernel):
     def allocate(self) -> None:
         """Sums of the branches so far, each tile in its own place."""
         if self.summed:
-            shape = (self.space.segment, self.knobs.rows, self.knobs.columns, self.lanes)
-            self.sums = emit.scratch("sums", shape)
+            tile = (self.knobs.rows, self.knobs.columns, self.lanes)
+            tiles = self.space.segment
+            while emit.on_stack(tiles * math.prod(tile)):
+                tiles += 1  # what is on the stack would compete for registers
+            self.sums = emit.scratch("sums", (tiles, *tile))
 
     def first_channel(self, v: Any) -> Any:
         if _overlaps(self.task):
@@ -334,13 +349,13 @@ class Kernel(depthwise_blocks.Kernel):
             start = 0
             for number, branch in enumerate(self.members):
                 weights = []
-                if not self.by_column:
+                if not self.by_column[number]:
                     weights = self._weights_at(v, start, len(branch.taps))
                 with T.serial(0, space.segment) as q:
                     tile = tile_start(g, space.segment, space.column_tiles) + q
                     column = tile_start(tile, knobs.columns, conv.out_width)
                     self._start(v, number)
-                    if self.by_column:
+                    if self.by_column[number]:
                         self._columns(n, v, first, row, column, branch, start)
                     else:
                         self._pixels_once(n, v, first, row, column, branch, weights)

@@ -32,13 +32,20 @@ def _gather_one(graph: Graph) -> bool:
 
 def _gather_sum(graph: Graph, finder: Finder, root: Node) -> bool:
     leaves = finder.summands(root)
-    found = {i: term for i, v in enumerate(leaves) if (term := finder.term(v)) is not None}
+    shape = root.output.shape
+    found = {
+        i: term
+        for i, v in enumerate(leaves)
+        if v.shape == shape and (term := finder.term(v)) is not None
+    }
     for like in found.values():
         members = {i: term for i, term in found.items() if _go_together(term, like)}
         if len(members) < 2:
             continue
         if like.stride == (1, 1):
-            members |= {i: identity(v) for i, v in enumerate(leaves) if v is like.x}
+            members |= {
+                i: identity(v) for i, v in enumerate(leaves) if v is like.x and v.shape == shape
+            }
         rest = [v for i, v in enumerate(leaves) if i not in members]
         terms = [members[i] for i in sorted(members)]
         nodes = [make_node(graph, terms, root.output.shape[2:], root.name, concat=False)]

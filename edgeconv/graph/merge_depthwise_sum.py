@@ -28,23 +28,29 @@ def _merge_one(graph: Graph) -> bool:
         if not finder.is_root(root) or root.output.dtype != "float32":
             continue
         leaves = finder.summands(root)
-        found = {i: term for i, v in enumerate(leaves) if (term := finder.linear(v)) is not None}
+        found = {
+            i: term
+            for i, v in enumerate(leaves)
+            if v.shape == root.output.shape and (term := finder.linear(v)) is not None
+        }
         for term in found.values():
-            members = _members(leaves, found, term)
+            members = _members(leaves, found, term, root.output)
             if len(members) > 1 and any(len(found[i].taps) > 1 for i in members if i in found):
                 _rewrite(graph, root, leaves, members)
                 return True
     return False
 
 
-def _members(leaves: list[Value], found: dict[int, Term], like: Term) -> dict[int, Term]:
+def _members(
+    leaves: list[Value], found: dict[int, Term], like: Term, out: Value
+) -> dict[int, Term]:
     """The leaves that are linear in the same input, at the same stride."""
     members = {
         i: term for i, term in found.items() if term.x is like.x and term.stride == like.stride
     }
     if like.stride == (1, 1):
         for i, value in enumerate(leaves):
-            if value is like.x:
+            if value is like.x and value.shape == out.shape:
                 members[i] = identity(value)
     return members
 
