@@ -219,7 +219,8 @@ class Conv2d:
         return (
             f"{batch}{self.in_channels}x{self.height}x{self.width}->{self.out_channels} "
             f"k{self.kernel_size[0]}x{self.kernel_size[1]} s{self.stride[0]}x{self.stride[1]} "
-            f"p{pads} d{self.dilation[0]}x{self.dilation[1]} g{self.groups}{shuffle}{depth}{branches}"
+            f"p{pads} d{self.dilation[0]}x{self.dilation[1]} g{self.groups}"
+            f"{shuffle}{depth}{branches}"
         )
 
 

@@ -422,9 +422,7 @@ class Kernel(depthwise_blocks.Kernel):
                     at = (row + i + place * self.space.strip) * self.conv.out_width + column + j
                     emit.store(self.result, value, [at, self.every])
                 else:
-                    self.finish(
-                        value, self._at_output(n, v, number, first + row + i, column + j)
-                    )
+                    self.finish(value, self._at_output(n, v, number, first + row + i, column + j))
 
 
 def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:

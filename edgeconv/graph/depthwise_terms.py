@@ -133,9 +133,7 @@ def term_of(node: Node) -> Term | None:
         if others or branch.activation is not None:
             return None
         places, flat = list(branch.taps), weight
-    taps = {
-        (y - top, z - left): flat[:, i].astype(np.float64) for i, (y, z) in enumerate(places)
-    }
+    taps = {(y - top, z - left): flat[:, i].astype(np.float64) for i, (y, z) in enumerate(places)}
     bias = node.inputs[2].data if a.get("has_bias") else None
     return Term(
         x,
@@ -234,9 +232,7 @@ def make_node(
         biases = [zero if term.bias is None else term.bias for term in terms]
         inputs.append(graph.constant(f"{name}.bias", np.concatenate(biases).astype(np.float32)))
     source = tuple(dict.fromkeys(s for term in terms for s in term.source))
-    return graph.make(
-        op, inputs, name=name, source=source, has_bias=len(inputs) > 2, **attrs
-    )
+    return graph.make(op, inputs, name=name, source=source, has_bias=len(inputs) > 2, **attrs)
 
 
 def put(graph: Graph, old: Node, new: Sequence[Node], source: Iterable[str]) -> None:

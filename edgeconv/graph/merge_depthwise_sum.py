@@ -70,4 +70,3 @@ def _rewrite(graph: Graph, root: Node, leaves: list[Value], members: dict[int, T
     for leaf in rest:
         nodes.append(graph.make("add", [nodes[-1].output, leaf], name=root.name))
     put(graph, root, nodes, root.source)
-

@@ -47,6 +47,7 @@ def depthwise_branches(
         return tirx.if_then_else(inside, value, tirx.const(0, str(x.dtype)))
 
     padded = te.compute((n, c, h + top + bottom, w + left + right), pixel, name="padded")
+
     def branch(number: int, start: int) -> te.Tensor:
         own = branches.members[number]
 

@@ -105,7 +105,10 @@ CASES = {
     "linear": (Ddc(16, D123), ["merged depthwise"]),
     "norm, then relu on the sum": (Ddc(12, D123, norm=True, last=nn.ReLU), ["merged depthwise"]),
     "relu": (Ddc(16, D123, act=nn.ReLU), [BRANCHES]),
-    "norm and hardswish, 1x1": (Ddc(20, K357, norm=True, act=nn.Hardswish, pointwise=8), [BRANCHES]),
+    "norm and hardswish, 1x1": (
+        Ddc(20, K357, norm=True, act=nn.Hardswish, pointwise=8),
+        [BRANCHES],
+    ),
     "concat of odd channels": (Ddc(9, K357, concat=True, act=nn.ReLU), [BRANCHES]),
     "concat, 1x1": (Ddc(32, D123, concat=True, pointwise=16, last=nn.ReLU), [BRANCHES]),
     "stride": (Ddc(6, K357, act=nn.ReLU, stride=2), [BRANCHES]),

@@ -190,7 +190,9 @@ def test_who_takes_branches() -> None:
     cpu = device()
     choice = strategy.choose(ConvTask(SUM, Layout(cpu.lanes, SUM.padding), Layout(cpu.lanes)), cpu)
     assert choice.family.name == "depthwise_branches"
-    assert {name for name, _ in choice.refused} == {f.name for f in FAMILIES} - {"depthwise_branches"}
+    assert {name for name, _ in choice.refused} == {f.name for f in FAMILIES} - {
+        "depthwise_branches"
+    }
     task = ConvTask(PLAIN_FILTER, Layout(1), Layout(1))
     for f in OWN:
         assert "single filter" in str(f.supports(task, cpu))
@@ -211,7 +213,9 @@ def test_blocks_say_why_not(data: Layout, out: Layout, reason: str) -> None:
 
 def test_rows_say_why_not() -> None:
     cpu = device()
-    assert "blocks" in str(depthwise_branch_rows.supports(ConvTask(SUM, Layout(16), Layout(16)), cpu))
+    assert "blocks" in str(
+        depthwise_branch_rows.supports(ConvTask(SUM, Layout(16), Layout(16)), cpu)
+    )
     large = Conv2d(
         1, 4, 99, 99, 4, (7, 7), groups=4, branches=Branches((grid(7, 1, 7), grid(7, 1, 7)))
     )
