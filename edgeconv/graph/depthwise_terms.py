@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -212,7 +213,7 @@ def make_node(
         for term, taps in zip(terms, lists, strict=True)
     )
     weight = np.stack([w for taps in lists for w in taps.values()], axis=1).astype(np.float32)
-    attrs = {
+    attrs: dict[str, Any] = {
         "stride": first.stride,
         "padding": (y.before, z.before, y.after, z.after),
     }
