@@ -190,6 +190,8 @@ class Space:
         elif self.to_planes:
             strip = RESULT_BYTES // (conv.out_width * lanes * 4)
         strip = max(strip // rows, 1) * rows
+        even = ceil_div(conv.out_height, ceil_div(conv.out_height, strip))
+        strip = min(strip, ceil_div(even, rows) * rows)  # the last overlaps its neighbour less
         while strip * conv.out_width < lanes:  # a strip is at least one square
             strip += rows
         return min(strip, conv.out_height)
