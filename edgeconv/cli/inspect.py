@@ -105,6 +105,7 @@ def _network(found: Inspection) -> None:
         [
             *(("input", spec) for spec in found.inputs),
             *(("output", spec) for spec in found.outputs),
+            *(("one operator", block) for block in found.blocks),
         ]
     )
 

@@ -125,6 +125,18 @@ def test_blocks(name: str) -> None:
     assert [kind for kind in found if "depthwise" in kind] == kinds
 
 
+def test_reports_name_them() -> None:
+    """inspect, explain and profile say what becomes one operator, and count real taps only."""
+    proto = exported(Ddc(8, D123, pointwise=8), (1, 8, 9, 9))
+    (block,) = edgeconv.inspect(proto).blocks
+    assert block.startswith("merged depthwise: 8x9x9->8 k7x7 s1x1 p3,3,3,3 d1x1 g8 25taps#")
+    assert block.count("Conv") == 3
+    layers = edgeconv.explain(proto, "host", threads=1)
+    assert ("merged depthwise", 8 * 81 * 25) in [(layer.op, layer.macs) for layer in layers]
+    model = edgeconv.compile(proto, "host", threads=1)
+    assert "merged depthwise" in [row.op for row in model.profile(repeat=1).rows]
+
+
 def model_channels(model: nn.Module) -> int:
     """Input channels."""
     return next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
