@@ -9,15 +9,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import onnx
 
 from edgeconv.artifact import TensorSpec
+from edgeconv.graph.depthwise_branches import depthwise_branches
 from edgeconv.graph.findings import findings
+from edgeconv.graph.fold_scale import fold_scale
 from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.graph.merge_depthwise_sum import merge_depthwise_sum
 from edgeconv.graph.parts import parts
+from edgeconv.graph.recognise_activation import recognise_activation
 from edgeconv.importer import import_model, read_model
 
 _INDEX_TYPES = ("bool", "int16", "int32", "int64", "uint16", "uint32", "uint64")
@@ -66,7 +70,8 @@ class KindTotal:
 @dataclass(frozen=True)
 class Inspection:
     """A network: its interface, its layers in order, how often it stores a parameter (once), and
-    what compiling it will find: dead filters, structures that ONNX has no operator for.
+    what compiling it will find: dead filters, structures that ONNX has no operator for; `blocks`
+    are the depthwise convolutions that become one operator, a line each.
     """
 
     name: str
@@ -75,6 +80,7 @@ class Inspection:
     layers: tuple[InspectedLayer, ...]
     parameters: int
     findings: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -110,7 +116,22 @@ def inspect(
         ModelError: the file is malformed, or its shapes are not fixed.
         UnsupportedOperator: it needs operators edgeconv lacks; all of them are named.
     """
-    return inspect_graph(import_model(read_model(model), input_shapes))
+    graph = import_model(read_model(model), input_shapes)
+    found = inspect_graph(graph)
+    return replace(found, blocks=_blocks(graph))
+
+
+def _blocks(graph: Graph) -> tuple[str, ...]:
+    """What the passes that recognise blocks find; the graph is changed."""
+    for run in (recognise_activation, fold_scale, merge_depthwise_sum, fold_scale):
+        run(graph)
+    depthwise_branches(graph)
+    found = []
+    for node in graph.nodes:
+        if node.op == "depthwise_branches":
+            conv = parts(node)[0].conv
+            found.append(f"{conv.kind}: {conv}, from {', '.join(node.source)}")
+    return tuple(found)
 
 
 def inspect_graph(graph: Graph) -> Inspection:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Halo = tuple[int, int, int, int]
+
+ALIGNMENT = 64  # bytes; TVM assumes it of every buffer, kernels of all but inputs
 NO_HALO: Halo = (0, 0, 0, 0)
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ALIGNMENT = 64  # bytes; TVM assumes it of every buffer, kernels of all but inputs
+from edgeconv.layout import ALIGNMENT
+
 SLACK = 64  # readable bytes behind a buffer: a vector load of the last pixel may reach there
 
 

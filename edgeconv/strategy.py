@@ -48,6 +48,8 @@ def choose(task: ConvTask, device: Device, *, exact: bool = False) -> Choice:
         mismatch = family.supports(task, device)
         if task.conv.slices is not None and not family.slices:
             mismatch = Mismatch("several slices of a volume are summed")
+        if task.conv.branches is not None and not family.branches:
+            mismatch = Mismatch("several depthwise convolutions in one")
         if exact and not family.exact:
             mismatch = Mismatch("numerics are to be exact")
         if mismatch is not None:

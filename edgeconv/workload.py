@@ -4,8 +4,10 @@ shares.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from edgeconv.clusters import Clusters
 from edgeconv.layout import Layout
@@ -35,6 +37,67 @@ class Slices:
     count: int
 
 
+Activation = tuple[str, tuple[tuple[str, object], ...]]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One of several depthwise convolutions of one input.
+
+    Attributes:
+        taps: (row, column) in the window of the workload, of each weight; all different, sorted.
+        activation: unary operator applied to this branch alone, as (name, attributes).
+    """
+
+    taps: tuple[tuple[int, int], ...]
+    activation: Activation | None = None
+
+    @cached_property
+    def grid(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """(kernel size, dilation) if the taps are all those of such a filter, else None."""
+        rows, columns = (sorted({tap[axis] for tap in self.taps}) for axis in (0, 1))
+        if len(self.taps) != len(rows) * len(columns):
+            return None
+        steps = []
+        for places in (rows, columns):
+            found = {b - a for a, b in pairwise(places)} or {1}
+            if len(found) > 1:
+                return None
+            steps.append(found.pop())
+        return (len(rows), len(columns)), (steps[0], steps[1])
+
+    def __str__(self) -> str:
+        """Its filter, as 3x3d2; or the number of its taps and a checksum of their places."""
+        if self.grid is None:
+            text = f"{len(self.taps)}taps#{zlib.crc32(repr(self.taps).encode()) & 0xFFFF:04x}"
+        else:
+            (r, s), (dy, dx) = self.grid
+            text = f"{r}x{s}" + (f"d{dy}" if dy == dx else f"d{dy}x{dx}") * (max(dy, dx) > 1)
+        return text if self.activation is None else f"{text}:{self.activation[0]}"
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Depthwise convolutions of one input, summed or concatenated.
+
+    Attributes:
+        members: each branch, in the order of the weights and, concatenated, of the output channels.
+        concat: whether outputs lie behind each other as channels instead of being added up.
+    """
+
+    members: tuple[Branch, ...]
+    concat: bool = False
+
+    @property
+    def taps(self) -> int:
+        """Weights of a channel in all branches."""
+        return sum(len(b.taps) for b in self.members)
+
+    def __str__(self) -> str:
+        """The members joined by "+", or by "|" where they are concatenated."""
+        return ("|" if self.concat else "+").join(map(str, self.members))
+
+
 @dataclass(frozen=True)
 class Conv2d:
     """A 2-D convolution of float32 data, NCHW semantics, OIHW weights.
@@ -51,6 +114,9 @@ class Conv2d:
             weights of all taps along the depth lie below each other, [K, CPG, taps·R, S].
         clusters: which input channels the output channels read, if not all (groups is 1 then);
             weights of all other input channels are there, and zero.
+        branches: set if this is several depthwise convolutions of one input; the kernel is the
+            window around all their taps then (dilation 1), of which no other place is multiplied,
+            and the weights are [C, taps], those of the first branch first.
     """
 
     batch: int
@@ -66,6 +132,7 @@ class Conv2d:
     input_shuffle: int = 1
     slices: Slices | None = None
     clusters: Clusters | None = None
+    branches: Branches | None = None
 
     @property
     def tap_rows(self) -> int:
@@ -109,8 +176,10 @@ class Conv2d:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one run."""
-        taps = self.tap_rows * self.kernel_size[1]
         pixels = self.batch * self.out_height * self.out_width
+        if self.branches is not None:
+            return pixels * self.in_channels * self.branches.taps
+        taps = self.tap_rows * self.kernel_size[1]
         if self.clusters is not None:
             return pixels * self.clusters.products * taps
         return pixels * self.out_channels * self.in_channels_per_group * taps
@@ -123,7 +192,7 @@ class Conv2d:
     @property
     def is_pointwise(self) -> bool:
         """True for a 1×1 kernel."""
-        return self.kernel_size == (1, 1)
+        return self.kernel_size == (1, 1) and self.branches is None
 
     @property
     def is_depthwise(self) -> bool:
@@ -133,8 +202,12 @@ class Conv2d:
     @property
     def kind(self) -> str:
         """The field's name for it: dense, pointwise, grouped, depthwise, sliding-channel or ragged
-        groups, 'dilated' before it.
+        groups, 'dilated' before it; 'depthwise branches ×3', or 'merged depthwise' for the taps of
+        several in one.
         """
+        if self.branches is not None:
+            count = len(self.branches.members)
+            return "merged depthwise" if count == 1 else f"depthwise branches ×{count}"
         if self.clusters is not None:
             name = "sliding-channel" if self.clusters.window else "ragged groups"
         elif self.is_depthwise:
@@ -152,14 +225,13 @@ class Conv2d:
         shuffle = f" shuffle{self.input_shuffle}" if self.input_shuffle > 1 else ""
         depth = "" if self.slices is None else f" depth{self.slices.taps}"
         depth += "" if self.clusters is None else f" {self.clusters}"
+        branches = "" if self.branches is None else f" {self.branches}"
         return (
             f"{batch}{self.in_channels}x{self.height}x{self.width}->{self.out_channels} "
             f"k{self.kernel_size[0]}x{self.kernel_size[1]} s{self.stride[0]}x{self.stride[1]} "
-            f"p{pads} d{self.dilation[0]}x{self.dilation[1]} g{self.groups}{shuffle}{depth}"
+            f"p{pads} d{self.dilation[0]}x{self.dilation[1]} g{self.groups}"
+            f"{shuffle}{depth}{branches}"
         )
-
-
-Activation = tuple[str, tuple[tuple[str, object], ...]]
 
 
 @dataclass(frozen=True)

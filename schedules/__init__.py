@@ -15,6 +15,8 @@ from tvm.s_tir import Schedule
 from edgeconv.schedules import (
     channel_clusters,
     depthwise_blocks,
+    depthwise_branch_rows,
+    depthwise_branches,
     depthwise_rows,
     grouped_conv2d,
     lane_groups,
@@ -35,6 +37,7 @@ class Family:
     title: str
     exact: bool  # sums the products of the definition, in some order
     slices: bool  # takes `Conv2d.slices`
+    branches: bool  # takes `Conv2d.branches`
     supports: Callable[[ConvTask, Device], Mismatch | None]
     candidates: Callable[[ConvTask, Device], Iterator[Any]]
     estimate: Callable[[ConvTask, Any, Device], float]
@@ -57,11 +60,17 @@ class Family:
 
 
 def _family(
-    name: str, title: str, module: Any, *, exact: bool = True, slices: bool = False
+    name: str,
+    title: str,
+    module: Any,
+    *,
+    exact: bool = True,
+    slices: bool = False,
+    branches: bool = False,
 ) -> Family:
-    own = ("name", "title", "exact", "slices")
-    functions = [f for f in Family.__dataclass_fields__ if f not in own]
-    return Family(name, title, exact, slices, **{f: getattr(module, f) for f in functions})
+    own = ("name", "title", "exact", "slices", "branches")
+    functions = {f: getattr(module, f) for f in Family.__dataclass_fields__ if f not in own}
+    return Family(name, title, exact, slices, branches, **functions)
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -82,6 +91,18 @@ FAMILIES: tuple[Family, ...] = (
     _family("channel_clusters", "Clusters of channels in channel blocks", channel_clusters),
     _family("depthwise_rows", "Depthwise on NCHW, vectors along the width", depthwise_rows),
     _family("depthwise_blocks", "Depthwise in channel blocks, NCHW transposed", depthwise_blocks),
+    _family(
+        "depthwise_branches",
+        "Several depthwise filters in one pass, in channel blocks",
+        depthwise_branches,
+        branches=True,
+    ),
+    _family(
+        "depthwise_branch_rows",
+        "Several depthwise filters in one pass, on NCHW rows",
+        depthwise_branch_rows,
+        branches=True,
+    ),
     _family("winograd", "Winograd F(4x4, 3x3) and F(2x2, 3x3)", winograd, exact=False),
 )
 

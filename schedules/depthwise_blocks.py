@@ -82,6 +82,12 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
     lanes = lanes_for(task, device)
     if {task.data.block, task.out.block} - {1, lanes}:
         return Mismatch(f"blocks are not vectors of {lanes}")
+    return misplaced(task, lanes)
+
+
+def misplaced(task: ConvTask, lanes: int) -> Mismatch | None:
+    """None if rims, and row-major maps, are such that the kernel can read and write them."""
+    conv = task.conv
     if task.residual is not None and task.residual.block != task.out.block:
         return Mismatch("the residual lies in other blocks than the output")
     if task.data.block == 1:
@@ -187,7 +193,7 @@ class Space:
         self.from_planes, self.to_planes = task.data.block == 1, task.out.block == 1
         (self.sy, self.sx), (self.dy, self.dx) = conv.stride, conv.dilation
         self.taps = conv.kernel_size
-        self.runs = ceil_div(conv.out_channels, knobs.lanes)
+        self.runs = ceil_div(conv.in_channels, knobs.lanes)
         lanes = knobs.lanes
         reach = (conv.out_width - 1) * self.sx + (self.taps[1] - 1) * self.dx + 1
         self.pitch = max(reach, conv.padding[1] + conv.width)
@@ -214,7 +220,7 @@ class Space:
         """Output rows of a strip: as many as scratch memory may hold."""
         conv, lanes, rows = self.conv, self.knobs.lanes, self.knobs.rows
         strip = conv.out_height
-        if self.from_planes and whole:
+        if whole if self.from_planes else not self.to_planes:
             return strip
         if self.from_planes:
             row = self.pitch * lanes * 4
@@ -223,6 +229,8 @@ class Space:
         elif self.to_planes:
             strip = RESULT_BYTES // (conv.out_width * lanes * 4)
         strip = max(strip // rows, 1) * rows
+        even = ceil_div(conv.out_height, ceil_div(conv.out_height, strip))
+        strip = min(strip, ceil_div(even, rows) * rows)  # the last overlaps its neighbour less
         while strip * conv.out_width < lanes:  # a strip is at least one square
             strip += rows
         return min(strip, conv.out_height)
@@ -245,7 +253,7 @@ def pack_bias(task: ConvTask, knobs: Knobs, bias: np.ndarray) -> np.ndarray:
     return in_lanes(bias, knobs.lanes)
 
 
-class _Kernel:
+class Kernel:
     """Emits the kernel's statements."""
 
     def __init__(self, task: ConvTask, knobs: Knobs) -> None:
@@ -262,8 +270,8 @@ class _Kernel:
             self.data = emit.planes("data", in_shape)
         else:
             self.data = emit.whole("data", in_shape, task.data)
-        self.weight = emit.buffer("weight", (space.runs, space.taps[1], space.taps[0], lanes))
-        self.bias = emit.buffer("bias", (space.runs, lanes)) if task.bias else None
+        self.weight = emit.buffer("weight", self.weight_shape())
+        self.bias = emit.buffer("bias", self.bias_shape()) if task.bias else None
         self.residual = None
         if space.to_planes:
             if task.residual is not None:
@@ -277,18 +285,49 @@ class _Kernel:
         with emit.loops(**grid) as axes, emit.block("tile"):
             n, v = emit.all_spatial(grid, axes)
             self.acc = emit.local("acc", (self.knobs.rows, self.knobs.columns, lanes))
+            self.allocate()
             if space.from_planes:
                 self.pixels = emit.scratch("pixels", (space.strip_rows, space.pitch, lanes))
                 self._zero_rim()
             if space.to_planes:
-                self.result = emit.scratch("result", (space.strip * conv.out_width, lanes))
+                self.result = emit.scratch("result", self.result_shape())
             with T.serial(0, space.strips) as strip:
                 first = tile_start(strip, space.strip, conv.out_height)
                 if space.from_planes:
                     self._fill(n, v, first)
-                self._tiles(n, v, first)
+                self.tiles(n, v, first)
                 if space.to_planes:
-                    self._flush(n, v, first)
+                    self.flush(n, v, first)
+
+    def weight_shape(self) -> tuple[int, ...]:
+        """See `pack_weights`."""
+        return (self.space.runs, self.space.taps[1], self.space.taps[0], self.lanes)
+
+    def bias_shape(self) -> tuple[int, ...]:
+        """See `pack_bias`."""
+        return (self.space.runs, self.lanes)
+
+    def result_shape(self) -> tuple[int, ...]:
+        """Scratch for the output of a strip that is still to be transposed."""
+        return (self.space.strip * self.conv.out_width, self.lanes)
+
+    def allocate(self) -> None:
+        """More scratch memory, if a kernel needs it."""
+
+    def first_channel(self, v: Any) -> Any:
+        """The channel of the input in the first lane of vector v."""
+        return v * self.lanes
+
+    def channel(self, v: Any, lane: int) -> Any:
+        """The channel of the input in a lane of vector v; behind the last, the last once more."""
+        channel = self.first_channel(v) + lane
+        if self.conv.in_channels % self.lanes:
+            channel = tirx.min(channel, self.conv.in_channels - 1)
+        return channel
+
+    def at_input(self, n: Any, v: Any, y: Any, x: Any) -> tuple[Any, ...]:
+        """Index of a vector of channels of a pixel in blocks."""
+        return (n, v, y, x, self.every)
 
     def _zero(self, row: Any, column: Any) -> None:
         emit.store(self.pixels, zeros(self.lanes), [row, column, self.every])
@@ -310,14 +349,9 @@ class _Kernel:
 
     def _planes(self, n: Any, v: Any, first: Any) -> list[Any]:
         """`lanes` pixels from number `first` on of each channel of a vector, transposed."""
-        lanes, last = self.lanes, self.conv.out_channels - 1
-        vectors = []
-        for k in range(lanes):
-            channel = v * lanes + k
-            if self.conv.out_channels % lanes:
-                channel = tirx.min(channel, last)
-            vectors.append(self.data[n, channel, Ramp(first, 1, lanes)])
-        return transpose(vectors, lanes)
+        pixels = Ramp(first, 1, self.lanes)
+        vectors = [self.data[n, self.channel(v, k), pixels] for k in range(self.lanes)]
+        return transpose(vectors, self.lanes)
 
     def _fill(self, n: Any, v: Any, first: Any) -> None:
         """Transpose the input rows of a strip into scratch."""
@@ -354,7 +388,7 @@ class _Kernel:
                 with T.Else(), T.serial(0, space.pitch) as column:
                     self._zero(r, column)
 
-    def _tiles(self, n: Any, v: Any, first: Any) -> None:
+    def tiles(self, n: Any, v: Any, first: Any) -> None:
         """All register tiles of a strip."""
         conv, every = self.conv, self.every
 
@@ -363,43 +397,45 @@ class _Kernel:
                 at = row * conv.out_width + column
                 emit.store(self.result, value, [at, every])
             else:
-                self._finish(value, (n, v, first + row, column, every))
+                self.finish(value, (n, v, first + row, column, every))
 
         self.space.tiles.emit(
             first,
             lambda i, j: (self.acc, [i, j, every]),
             lambda: zeros(self.lanes) if self.bias is None else self.bias[v, every],
             lambda kw, kh: self.weight[v, kw, kh, every],
-            lambda y, x: self._pixel(n, v, first, y, x),
+            lambda y, x: self.pixel(n, v, first, y, x),
             finish,
         )
 
-    def _pixel(self, n: Any, v: Any, first: Any, y: Any, x: Any) -> Any:
+    def pixel(self, n: Any, v: Any, first: Any, y: Any, x: Any) -> Any:
         """Input pixel (y, x), counted with the padding, of the strip that starts at `first`."""
         conv, space = self.conv, self.space
         if space.from_planes:
             return self.pixels[y, x, self.every]
         halo = self.task.data.halo
         y = y + first * space.sy + (halo[0] - conv.padding[0])
-        return self.data[n, v, y, x + (halo[1] - conv.padding[1]), self.every]
+        return self.data[self.at_input(n, v, y, x + (halo[1] - conv.padding[1]))]
 
-    def _flush(self, n: Any, v: Any, first: Any) -> None:
-        """Transpose the output rows of a strip into the planes."""
+    def flush(self, n: Any, v: Any, first: Any, branch: int = 0) -> None:
+        """Transpose the output rows of a strip into the planes; those of a concatenated branch."""
         conv, lanes = self.conv, self.lanes
         count = self.space.strip * conv.out_width
         with T.serial(0, ceil_div(count, lanes)) as i:
             start = T.Bind(tile_start(i, lanes, count))
-            vectors = [self.result[start + k, self.every] for k in range(lanes)]
+            row = branch * count + start
+            vectors = [self.result[row + k, self.every] for k in range(lanes)]
             for k, plane in enumerate(transpose(vectors, lanes)):
-                channel = v * lanes + k
-                at = (n, channel, Ramp(first * conv.out_width + start, 1, lanes))
-                if conv.out_channels % lanes == 0:
-                    self._finish(plane, at)
+                channel = self.first_channel(v) + k
+                plane_of = channel + branch * conv.in_channels
+                at = (n, plane_of, Ramp(first * conv.out_width + start, 1, lanes))
+                if conv.in_channels % lanes == 0:
+                    self.finish(plane, at)
                     continue
-                with T.If(channel < conv.out_channels), T.Then():
-                    self._finish(plane, at)
+                with T.If(channel < conv.in_channels), T.Then():
+                    self.finish(plane, at)
 
-    def _finish(self, value: Any, at: tuple[Any, ...]) -> None:
+    def finish(self, value: Any, at: tuple[Any, ...]) -> None:
         """Store activation(value + residual)."""
         if self.residual is not None:
             value = value + self.residual[at]
@@ -408,7 +444,7 @@ class _Kernel:
 
 def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
     """The kernel `(data, weight, [bias], [residual], out)`, one block a vector of channels."""
-    return emit.prim_func("depthwise_blocks", _Kernel(task, knobs).emit)
+    return emit.prim_func("depthwise_blocks", Kernel(task, knobs).emit)
 
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:

@@ -61,10 +61,8 @@ class Direct:
 
     def emit(self) -> None:
         """All register tiles."""
-        conv, space, knobs, kernel = self.conv, self.space, self.knobs, self.kernel
-        start = tirx.const(0.0, "float32") if kernel.bias is None else kernel.bias[self.channel]
-        self.start = T.Bind(tirx.Broadcast(start, self.lanes))
-        self.weights = [kernel.weights(self.channel, kw) for kw in range(space.taps[1])]
+        conv, space, knobs = self.conv, self.space, self.knobs
+        self.prepare()
         reach = (knobs.rows - 1) * space.sy + space.row_reach
         rows = runs(
             conv.out_height,
@@ -83,6 +81,26 @@ class Direct:
                         vector = self._position(inner, column, knobs.columns)
                         self._tile(y, row.inside, vector, column.inside)
 
+    def prepare(self) -> None:
+        """Load what all tiles use: the bias and the weights."""
+        kernel = self.kernel
+        start = tirx.const(0.0, "float32") if kernel.bias is None else kernel.bias[self.channel]
+        self.start = T.Bind(tirx.Broadcast(start, self.lanes))
+        self.weights = [kernel.weights(self.channel, kw) for kw in range(self.space.taps[1])]
+
+    def uses(self) -> dict[int, dict[int, list[tuple[int, Any]]]]:
+        """For every input row of a tile, and column of the filter: (output row, weight)."""
+        columns = range(self.space.taps[1])
+        return {
+            r: {kw: [(i, self.weights[kw][kh]) for i, kh in uses] for kw in columns}
+            for r, uses in self.space.uses().items()
+        }
+
+    def finish(self, row: Any, column: Any, vector: Any, at: tuple[int, int]) -> None:
+        """Store the result of an accumulator."""
+        value = self.kernel.acc[(*at, self.kernel.every)]
+        self.kernel.finish(value, self.n, self.channel, row, column)
+
     @staticmethod
     def _position(loops: ExitStack, run: Run, size: int) -> Any:
         if run.count == 1:
@@ -99,8 +117,8 @@ class Direct:
         return end <= self.conv.out_width and first >= self.first_column and last <= self.end_column
 
     def _tile(self, y: Any, rows_inside: bool, vector: Any, columns_inside: bool) -> None:
-        space, knobs, kernel, conv = self.space, self.knobs, self.kernel, self.conv
-        acc, every = kernel.acc, kernel.every
+        space, knobs, conv = self.space, self.knobs, self.conv
+        acc, every = self.kernel.acc, self.kernel.every
         if columns_inside:
             columns = [(vector + j) * self.lanes for j in range(knobs.columns)]
         else:
@@ -108,25 +126,24 @@ class Direct:
         for i in range(knobs.rows):
             for j in range(knobs.columns):
                 emit.store(acc, self.start, [i, j, every])
-        for r, uses in space.uses().items():
+        for r, uses in self.uses().items():
             row = y * space.sy + r - conv.padding[0]
             if not rows_inside and not self.first_row <= row < self.end_row:
                 continue
             group = self.channel // space.multiplier
             self.row = (self.n, group, row + self.halo[0])
             self.loaded: dict[Any, Any] = {}
-            for kw in range(space.taps[1]):
+            for kw, products in uses.items():
                 for j, column in enumerate(columns):
                     x = self._inside(column, kw) if columns_inside else self._clipped(column, kw)
                     if x is None:
                         continue
                     x = T.Bind(x)
-                    for i, kh in uses:
-                        value = acc[i, j, every] + x * self.weights[kw][kh]
-                        emit.store(acc, value, [i, j, every])
+                    for i, weight in products:
+                        emit.store(acc, acc[i, j, every] + x * weight, [i, j, every])
         for i in range(knobs.rows):
             for j, column in enumerate(columns):
-                kernel.finish(self.n, self.channel, y + i, column, (i, j))
+                self.finish(y + i, column, vector + j, (i, j))
 
     def _load(self, key: Any, start: Any) -> Any:
         """The vector of a row from a column on; each is loaded once a tile and row."""

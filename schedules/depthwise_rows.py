@@ -386,7 +386,8 @@ class Kernel:
                     taps(kw, self.weights(channel, kw))
             for i in range(knobs.rows):
                 for j, column in enumerate(columns):
-                    self.finish(n, channel, first + top + i, column, (i, j))
+                    value = acc[i, j, self.every]
+                    self.finish(value, n, channel, first + top + i, column)
 
     def _rows_inside(self, row: Any) -> Iterator[tuple[int, list[tuple[int, int]]]]:
         """The input rows of the tile at an output row that exist with their uses; what follows runs
@@ -407,10 +408,9 @@ class Kernel:
             for kh in range(self.space.taps[0])
         ]
 
-    def finish(self, n: Any, channel: Any, row: Any, column: Any, at: tuple[int, int]) -> None:
-        """Store activation(acc + residual); where a row is narrower than a vector, in parts."""
+    def finish(self, value: Any, n: Any, channel: Any, row: Any, column: Any) -> None:
+        """Store activation(value + residual); where a row is narrower than a vector, in parts."""
         width = self.conv.out_width
-        value = self.acc[(*at, self.every)]
         if width >= self.lanes:
             self._store(value, n, channel, row, self.ramp(column))
             return

@@ -219,6 +219,9 @@ def local(name: str, shape: Sequence[int]) -> Any:
     return IRBuilder.name(name, T.sblock_alloc_buffer(tuple(shape), "float32", scope="local"))
 
 
+STACK_BYTES = 1024  # TVM puts smaller arrays of `scratch` on the stack
+
+
 def scratch(name: str, shape: Sequence[int]) -> Any:
     """A block-local array in memory; each thread has its own."""
     return IRBuilder.name(name, T.sblock_alloc_buffer(tuple(shape), "float32", scope="global"))

@@ -106,6 +106,7 @@ def _network(found: Inspection) -> None:
             *(("input", spec) for spec in found.inputs),
             *(("output", spec) for spec in found.outputs),
             *(("found", line) for line in found.findings),
+            *(("one operator", block) for block in found.blocks),
         ]
     )
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.plan import Plan
-from edgeconv.layout import Layout
-from edgeconv.memory import ALIGNMENT
+from edgeconv.layout import ALIGNMENT, Layout
 
 
 def place_operands(

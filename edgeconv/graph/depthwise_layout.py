@@ -23,6 +23,8 @@ def accepts(conv: Conv2d, data: int, out: int, lanes: int) -> bool:
     if not conv.is_depthwise or conv.input_shuffle > 1:
         return False
     pixels = min(conv.height * conv.width, conv.out_height * conv.out_width)
+    if conv.branches is not None:
+        return pixels >= lanes and {data, out} in ({0}, {0, lanes})
     if data == out == 0:
         return conv.stride[1] <= MOST_STRIDE and pixels > 1
     one_to_one = conv.in_channels == conv.out_channels
@@ -31,6 +33,8 @@ def accepts(conv: Conv2d, data: int, out: int, lanes: int) -> bool:
 
 def prefers_rows(conv: Conv2d, lanes: int) -> bool:
     """Whether row-major maps on both sides serve a depthwise convolution as well as blocks do."""
+    if conv.branches is not None:
+        return False
     taps = conv.kernel_size[0] * conv.kernel_size[1]
     if not accepts(conv, 0, 0, lanes) or taps > LARGE_FILTER:
         return False

@@ -6,6 +6,8 @@ import numpy as np
 
 from edgeconv.graph.ir import Graph, Node, Value
 
+CONVOLUTIONS = ("conv2d", "conv3d", "dense", "depthwise_branches")
+
 
 def fold_scale(graph: Graph) -> int:
     """Fold every per-channel `multiply` and `add` behind a convolution or dense layer; their
@@ -24,11 +26,11 @@ def _fold_one(graph: Graph) -> bool:
             continue
         for x, c in (node.inputs, node.inputs[::-1]):
             conv = producers.get(x)
-            if conv is None or conv.op not in ("conv2d", "conv3d", "dense") or c.data is None:
+            if conv is None or conv.op not in CONVOLUTIONS or c.data is None:
                 continue
             if len(consumers.get(x, [])) != 1 or x in graph.outputs or not _is_bare(conv):
                 continue
-            channels = _per_channel(c.data, x)
+            channels = per_channel(c.data, x)
             if channels is not None:
                 _fold(graph, conv, node, channels)
                 return True
@@ -39,10 +41,14 @@ def _is_bare(conv: Node) -> bool:
     """A convolution with constant weights and nothing fused behind it but a constant bias."""
     if conv.attrs.get("has_residual") or conv.attrs.get("activation") is not None:
         return False
+    if conv.op == "depthwise_branches":
+        (first, *others) = conv.attrs["branches"].members
+        if others or first.activation is not None:
+            return False
     return all(v.is_constant for v in conv.inputs[1:]) and conv.output.dtype == "float32"
 
 
-def _per_channel(data: np.ndarray, x: Value) -> np.ndarray | None:
+def per_channel(data: np.ndarray, x: Value) -> np.ndarray | None:
     """`data` as one number per channel of x, or None if it varies along other axes."""
     rank, channels = len(x.shape), x.shape[1] if len(x.shape) > 1 else 0
     if data.ndim > rank or not channels:

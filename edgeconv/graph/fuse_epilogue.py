@@ -24,7 +24,7 @@ def _fuse_one(graph: Graph) -> bool:
         node = producers.get(value)
         if (
             node is None
-            or node.op not in ("conv2d", "conv3d")
+            or node.op not in ("conv2d", "conv3d", "depthwise_branches")
             or node.attrs.get("activation") is not None
         ):
             return None

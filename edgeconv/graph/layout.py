@@ -32,7 +32,7 @@ _POOLS = ("max_pool2d", "avg_pool2d")
 
 def is_scheduled_conv(node: Node) -> bool:
     """True for convolutions the schedule families take: float32, with constant weights and bias."""
-    if node.op != "conv2d" or node.output.dtype != "float32":
+    if node.op not in ("conv2d", "depthwise_branches") or node.output.dtype != "float32":
         return False
     last = -1 if node.attrs.get("has_residual") else len(node.inputs)
     return all(v.is_constant for v in node.inputs[1:last])
@@ -64,6 +64,8 @@ def is_awkward(conv: Conv2d, lanes: int) -> bool:
     kpg, cpg = conv.out_channels_per_group, conv.in_channels_per_group
     if conv.groups == 1:
         return False
+    if conv.branches is not None:  # each branch writes whole vectors
+        return conv.branches.concat and conv.in_channels % lanes != 0
     whole_vectors = kpg % lanes == 0 and cpg % lanes == 0
     whole_groups = kpg == cpg and lanes % kpg == 0
     return not whole_vectors and not whole_groups
@@ -91,6 +93,8 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
                     seeds.append(node.inputs[0])
             if node.attrs.get("has_residual"):
                 linked = [node.inputs[-1], node.output]
+            if conv.branches is not None:
+                linked = [node.inputs[0], *linked, node.output]
         elif is_pair(node):
             if halves(node)[1].attrs.get("has_residual"):
                 linked = [node.inputs[-1], node.output]
@@ -261,7 +265,7 @@ def _conv_input_block(node: Node, plan: Plan, lanes: int) -> int:
     channels = value.shape[1]
     if value.shape[2:] == (1, 1):
         return channels
-    few = channels <= FEW_CHANNELS and node.attrs["groups"] == 1
+    few = channels <= FEW_CHANNELS and node.attrs.get("groups") == 1
     return 1 if few else _block(plan, value, lanes)
 
 
@@ -287,7 +291,7 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int, lanes: int) -> b
         return False
     if value.shape[2:] == (1, 1):
         # vectors of narrow groups may reach behind the last pixel, where a caller's memory may end
-        return node.attrs["groups"] == 1 or plan.root(value) not in graph.inputs
+        return node.attrs.get("groups") == 1 or plan.root(value) not in graph.inputs
     return block == 1
 
 
@@ -361,6 +365,7 @@ def _place(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: in
             plan.layouts[value] = Layout(block)
         elif wanted and pattern in (Pattern.ELEMENTWISE, Pattern.INJECTIVE):
             few = read and value.shape[1] <= FEW_CHANNELS
+            few = few and not any(r.op == "depthwise_branches" for r in readers)
             plan.layouts[value] = Layout(1 if few else block)
 
 

@@ -33,6 +33,8 @@ class Part:
 
     def kernel(self, weight: np.ndarray) -> np.ndarray:
         """Its share of the node's weights [K, C/groups, R, S]."""
+        if self.conv.branches is not None:
+            return weight
         return weight[:, :, self.rows][:, :, :, self.columns]
 
 
@@ -100,8 +102,27 @@ def slice_runs(depth: Depth) -> list[SliceRun]:
 
 
 def parts(node: Node) -> tuple[Part, ...]:
-    """The convolutions of a conv2d node."""
+    """The convolutions of a conv2d or depthwise_branches node."""
+    if node.op == "depthwise_branches":
+        return (Part(_branches(node), None, (), ()),)
     return tuple(_parts(node))
+
+
+def _branches(node: Node) -> Conv2d:
+    n, c, h, w = node.inputs[0].shape
+    a = node.attrs
+    return Conv2d(
+        n,
+        c,
+        h,
+        w,
+        node.output.shape[1],
+        a["kernel_size"],
+        a["stride"],
+        a["padding"],
+        groups=c,
+        branches=a["branches"],
+    )
 
 
 def _parts(node: Node) -> Iterator[Part]:

@@ -8,12 +8,14 @@ from edgeconv.graph.channel_gathers import fold_channel_gathers
 from edgeconv.graph.cluster_channels import cluster_channels
 from edgeconv.graph.dead_channels import remove_dead_channels
 from edgeconv.graph.dense_to_conv import dense_to_conv
+from edgeconv.graph.depthwise_branches import depthwise_branches
 from edgeconv.graph.fold_scale import fold_scale
 from edgeconv.graph.fold_shuffle import fold_shuffle
 from edgeconv.graph.fuse_epilogue import fuse_epilogue
 from edgeconv.graph.fuse_injective import fuse_injective
 from edgeconv.graph.fuse_pairs import Saving, fuse_pairs
 from edgeconv.graph.ir import Graph
+from edgeconv.graph.merge_depthwise_sum import merge_depthwise_sum
 from edgeconv.graph.order_channels import order_channels
 from edgeconv.graph.phases_to_channels import phases_to_channels
 from edgeconv.graph.recognise_activation import recognise_activation
@@ -28,8 +30,10 @@ PASSES: tuple[tuple[str, Callable[..., int]], ...] = (
     ("fold scale and shift", fold_scale),
     ("dense layers as 1x1 convolutions", dense_to_conv),
     ("simplify", simplify),
+    ("sums of depthwise convolutions as one", merge_depthwise_sum),
     ("fold scale and shift", fold_scale),
     ("fold gathered channels", fold_channel_gathers),
+    ("depthwise branches in one pass", depthwise_branches),
     ("fuse epilogues", fuse_epilogue),
     ("fold channel shuffles", fold_shuffle),
     ("remove dead channels", remove_dead_channels),

@@ -7,6 +7,7 @@ from edgeconv.operators import (  # noqa: F401
     arithmetic,
     convolution,
     convolution_nd,
+    depthwise_branches,
     elementwise,
     fold,
     fused,
