@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgeconv.cli.doctor_check import FAULT, OK, WARNING, Check, carried_out
-from edgeconv.cli.linkers import advice
 
 SECTION = "Compiler"
 TIMEOUT = 300  # seconds; the checks take some ten, zig's first link a minute
@@ -119,7 +118,7 @@ def check_host() -> Iterator[Check]:
 def check_linkers() -> Iterator[Check]:
     """For this machine, and for the devices people compile for from a PC."""
     from edgeconv import targets
-    from edgeconv.linking import find_linker
+    from edgeconv.linking import advice, find_linker
     from edgeconv.targets import llvm
 
     host = targets.host()
@@ -139,7 +138,7 @@ def check_linkers() -> Iterator[Check]:
             shown = "zig" if "ziglang" in found else found[0]
             yield Check(SECTION, name, OK, shown)
         elif device is host:
-            hint = "install a C compiler (apt install gcc), or pip install ziglang"
+            hint = "install a C compiler (apt install gcc), or pip install 'edgeconv[cross]'"
             yield Check(SECTION, name, FAULT, "none: saved models can't be loaded", hint)
         else:
             text = f"none: models for {arch} are linked on the device, which then needs gcc"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from edgeconv.device.address import Address, resolve
     from edgeconv.device.info import BoardInfo
     from edgeconv.device.model import RemoteModel
-    from edgeconv.device.session import Session, session
+    from edgeconv.device.sessions import Session, session
 
 __all__ = ["Address", "BoardInfo", "RemoteModel", "Session", "resolve", "session"]
 
@@ -44,8 +44,8 @@ _HOMES = {
     "resolve": "address",
     "BoardInfo": "info",
     "RemoteModel": "model",
-    "Session": "session",
-    "session": "session",
+    "Session": "sessions",
+    "session": "sessions",
 }
 
 

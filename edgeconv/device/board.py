@@ -194,19 +194,6 @@ def _memory(key: str) -> int | None:
     return None
 
 
-def elf_machine(header: bytes) -> str:
-    """The architecture a shared library is for: "x86_64", "aarch64", "armv7l", or its number.
-
-    Raises:
-        ValueError: it is no ELF file.
-    """
-    if len(header) < 20 or header[:4] != b"\x7fELF":
-        raise ValueError("not an ELF file")
-    order = "<" if header[5] == 1 else ">"
-    machine = struct.unpack(f"{order}H", header[18:20])[0]
-    return {62: "x86_64", 183: "aarch64", 40: "armv7l"}.get(machine, f"ELF machine {machine}")
-
-
 if __name__ == "__main__":
     import json
 

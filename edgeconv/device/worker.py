@@ -17,6 +17,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+from edgeconv import elf
 from edgeconv.device import board
 
 _SHARE_CORES = -3  # as in edgeconv.runtime.threads, which needs all of TVM
@@ -50,6 +51,7 @@ def serve(descriptor: int, folder: Path) -> None:
     functions = {
         "edgeconv.device.call": worker.call,
         "edgeconv.device.fill": worker.fill,
+        "edgeconv.device.dump": worker.dump,
         "edgeconv.device.zero": worker.zero,
         "edgeconv.device.sha256": worker.sha256,
         "edgeconv.device.steps": worker.steps,
@@ -135,7 +137,7 @@ class Worker:
         if path.name not in self.verified:
             raise ValueError(f"{path.name} is not loaded: its hash was not checked")
         with path.open("rb") as file:
-            machine = board.elf_machine(file.read(64))
+            machine = elf.machine(file.read(64))
         if machine != board.architecture():
             raise ValueError(
                 f"{path.name} is not loaded: it is for {machine}, this is {board.architecture()}"
@@ -159,6 +161,13 @@ class Worker:
         if not 0 <= int(offset) <= size - len(source):
             raise ValueError(f"{len(source)} bytes at {offset} don't fit into {size}")
         ctypes.memmove(start + int(offset), source, len(source))
+
+    def dump(self, tensor: Any, offset: int, count: int) -> bytes:
+        """Bytes of a tensor."""
+        start, size = _memory(tensor)
+        if not 0 <= int(offset) <= int(offset) + int(count) <= size:
+            raise ValueError(f"{count} bytes at {offset} are not in {size}")
+        return ctypes.string_at(start + int(offset), int(count))
 
     def zero(self, tensor: Any) -> None:
         """Clear a tensor."""

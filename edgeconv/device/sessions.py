@@ -195,8 +195,14 @@ class Session:
 
     def read(self, tensor: Any) -> np.ndarray:
         """A copy of a tensor on the board."""
+        array = np.empty([int(n) for n in tensor.shape], str(tensor.dtype))
+        data = array.reshape(-1).view(np.uint8)
         with self._guarded("copying from the board"):
-            return np.asarray(tensor.numpy())
+            dump = self.rpc.get_function("edgeconv.device.dump")
+            for at in range(0, data.size, _CHUNK):
+                part = data[at : at + _CHUNK]
+                part[:] = np.frombuffer(bytes(dump(tensor, at, part.size)), np.uint8)
+        return array
 
     def call(self, function: Any, *arguments: Any) -> Any:
         """Call a function of a loaded module."""
