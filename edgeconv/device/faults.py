@@ -63,7 +63,9 @@ def explain(fault: Fault) -> DeviceError:
         advice = f"does {_SERVE} listen at that port, or something else?"
     elif kind == "ssh":
         reason = f"ssh said: {fault.text}"
-        advice = f"does `ssh {_ssh_target(address)}` log in without a password, and {_SERVE} run there?"
+        advice = (
+            f"does `ssh {_ssh_target(address)}` log in without a password, and {_SERVE} run there?"
+        )
     elif kind == "no-ssh":
         reason = f"can't start ssh: {fault.text}"
         advice = "install the OpenSSH client"

@@ -117,7 +117,9 @@ class BoardInfo:
                 raw,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise DeviceError(f"{address} describes itself in a way not understood: {error!r}") from None
+            raise DeviceError(
+                f"{address} describes itself in a way not understood: {error!r}"
+            ) from None
 
     def mismatch(self, device: Device) -> str | None:
         """Why code for `device` can't run there, a sentence's second half; None if it can."""

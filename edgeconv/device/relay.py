@@ -91,7 +91,7 @@ class Relay:
     # before the session
 
     def _connect(self) -> socket.socket:
-        command = self.given.get("ssh")
+        command: list[str] | None = self.given.get("ssh")
         if command is None:
             try:
                 sock = socket.create_connection(

@@ -36,6 +36,10 @@ EXPOSED = (
     "Anyone who can reach {0} can run programs on this machine as {1}: listen in networks you trust "
     "only, or on the loopback interface and through ssh (docs/devices.md)."
 )
+EXPOSED_TRACKER = (
+    "Anyone who can reach {0} can take boards, and offer machines of their own as boards, which then "
+    "see your models: listen in networks you trust only."
+)
 _PREFIX = "edgeconv-device-"
 _TICK = 0.5  # seconds between looks at the session and the tracker
 _HANDSHAKE = 5.0  # seconds a client has to say its key
@@ -153,9 +157,7 @@ class Server:
             open_to.add("client:")
         return wire.SUCCESS if key in open_to else wire.MISMATCH
 
-    def _start_session(
-        self, connection: socket.socket, client: str, seconds: float | None
-    ) -> None:
+    def _start_session(self, connection: socket.socket, client: str, seconds: float | None) -> None:
         folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=self.work))
         parent = os.getpid()
         process = os.fork()

@@ -7,7 +7,7 @@ import sys
 
 from edgeconv.device import wire
 from edgeconv.device.address import TRACKER_PORT
-from edgeconv.device.server import EXPOSED, Options, serve
+from edgeconv.device.server import EXPOSED, EXPOSED_TRACKER, Options, serve
 from edgeconv.errors import DeviceError
 
 SERVE_HELP = "Lend this machine to edgeconv on another one, one client at a time."
@@ -36,7 +36,7 @@ def options(
     return Options(listen, port, key, place, work, once)
 
 
-def warn_if_exposed(listen: str, port: int) -> None:
+def warn_if_exposed(listen: str, port: int, *, tracker: bool = False) -> None:
     """One sentence on stderr where others can connect."""
     if not wire.is_loopback(listen):
         try:
@@ -44,7 +44,11 @@ def warn_if_exposed(listen: str, port: int) -> None:
         except (KeyError, OSError):
             user = "you"
         place = f"port {port}" if listen in ("0.0.0.0", "::") else f"{listen}:{port}"
-        print(f"warning: {EXPOSED.format(place, user)}", file=sys.stderr, flush=True)
+        print(
+            f"warning: {(EXPOSED_TRACKER if tracker else EXPOSED).format(place, user)}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def serve_here(given: Options) -> None:

@@ -87,7 +87,15 @@ class Session:
         task = {**place.task, "secret": secret, "timeout": self.timeout}
         try:
             self._relay = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _RELAY, json.dumps(_own_path()), json.dumps(task)],
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    "-c",
+                    _RELAY,
+                    json.dumps(_own_path()),
+                    json.dumps(task),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -199,7 +199,9 @@ class Worker:
 
 def _memory(tensor: Any) -> tuple[int, int]:
     """Address and size in bytes of a contiguous tensor."""
-    bits = {"bool": 8}.get(str(tensor.dtype)) or int("".join(filter(str.isdigit, str(tensor.dtype))))
+    bits = {"bool": 8}.get(str(tensor.dtype)) or int(
+        "".join(filter(str.isdigit, str(tensor.dtype)))
+    )
     size = bits // 8
     for extent in tensor.shape:
         size *= int(extent)
