@@ -51,8 +51,8 @@ def command(
             info = board.info
     text = to_toml(
         detect(info),
-        f"{info.model or info.arch}, {info.system}. Written by `edgeconv device detect`: caches and "
-        "clock as the kernel publishes them, fma_ports and load_ports by the name of the CPU.",
+        f"{info.model or info.arch}, {info.system}. Written by `edgeconv device detect`: caches "
+        "and clock as the kernel publishes them, fma_ports and load_ports by the name of the CPU.",
     )
     if output is None:
         print(text, end="")

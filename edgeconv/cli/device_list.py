@@ -92,7 +92,7 @@ def _rows(address: Any, timeout: float) -> list[Row]:
 
     rows = []
     for group in groups(address, timeout):
-        model, targets = "", ()
+        model, targets = "", tuple[str, ...]()
         if group.free:
             try:
                 with session(replace(address, key=group.key), timeout) as board:

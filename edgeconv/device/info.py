@@ -14,7 +14,7 @@ from edgeconv.errors import DeviceError, TargetError
 from edgeconv.targets import Device, llvm
 from edgeconv.version import __version__
 
-# Bits of AT_HWCAP and AT_HWCAP2 (Linux: arch/arm64 and arch/arm, uapi/asm/hwcap.h) and LLVM's names.
+# Bits of AT_HWCAP and AT_HWCAP2 (Linux, uapi/asm/hwcap.h of arm64 and arm), and LLVM's names.
 _ARM64_BITS = (
     {1: "neon", 8: "lse", 10: "fullfp16", 12: "rdm", 20: "dotprod", 22: "sve"},
     {1: "sve2", 13: "i8mm", 14: "bf16"},
@@ -139,7 +139,7 @@ class BoardInfo:
             wanted = {f[1:] for f in device.features if f[0] == "+"} | {"neon"}
             return wanted.intersection(_ARM32_FEATURES) - self.features
         enabled = llvm.enabled_features(device.triple, device.cpu, device.features)
-        return {name for name in llvm.used_extensions(device.arch, enabled)} - self.features
+        return set(llvm.used_extensions(device.arch, enabled) - self.features)
 
     @property
     def cpu_text(self) -> str:

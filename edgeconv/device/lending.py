@@ -1,4 +1,4 @@
-"""From an address to a place to connect to: asks the tracker for a free board, or makes ssh's command."""
+"""From an address to a place to connect to: a free board of a tracker, or ssh's command."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def ssh_command(address: Address, timeout: float) -> list[str]:
 
 def _connect(address: Address, timeout: float) -> wire.TrackerConnection:
     place = f"{address.host}:{address.port}"
-    start = f"start one with `edgeconv device tracker`{_port_option(address.port)}, or correct the address"
+    command = f"`edgeconv device tracker --port {address.port}`"
+    start = f"start one with {command}, or correct the address"
     try:
         return wire.TrackerConnection(address.host, address.port, timeout)
     except TimeoutError as error:
@@ -80,10 +81,6 @@ def _connect(address: Address, timeout: float) -> wire.TrackerConnection:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DeviceError(f"no tracker at {place} ({reason}): {start}") from error
-
-
-def _port_option(port: int) -> str:
-    return f" --port {port}"
 
 
 def groups(address: Address, timeout: float) -> list[Group]:

@@ -2,9 +2,9 @@
 
 The native client waits without limit, and holds Python's lock while it frees remote objects: only
 another process can end such a wait. The relay connects (directly or through `ssh`), says the
-client's key to the server, then passes bytes on. When the board owes an answer and no byte moves for
-`timeout` seconds, or the connection breaks, it closes both sides and says why; the native client
-then fails at once. It ends when its parent does.
+client's key to the server, then passes bytes on. When the board owes an answer and no byte moves
+for `timeout` seconds, or the connection breaks, it closes both sides and says why; the native
+client then fails at once. It ends when its parent does.
 
 stdin: "timeout SECONDS" lines. stdout: JSON lines, {"port": …, "server": …} when ready, and
 {"fault": kind, "text": …} at the end if something was wrong.
@@ -38,7 +38,7 @@ class RelayError(Exception):
 
 
 class Answers:
-    """Follows the packets of one direction: a length (uint64) and as many bytes, again and again."""
+    """Follows the packets of one direction: a length (uint64) and as many bytes, repeated."""
 
     def __init__(self) -> None:
         self.header = b""
@@ -106,7 +106,11 @@ class Relay:
         here, there = socket.socketpair()
         try:
             self.ssh = subprocess.Popen(
-                command, stdin=there, stdout=there, stderr=subprocess.PIPE, start_new_session=True
+                command,
+                stdin=there.fileno(),
+                stdout=there.fileno(),
+                stderr=subprocess.PIPE,
+                start_new_session=True,
             )
         except OSError as error:
             raise RelayError("no-ssh", error.strerror or str(error)) from error

@@ -5,8 +5,8 @@ Each session is a child process in a group of its own, with a folder of its own.
 client why, and offers the board again. TVM's own server does the work of a session in the same
 way, but its listener dies with the first session that crashes.
 
-Speaks TVM's RPC: TVM's trackers and clients work with it. Needs the standard library, apache-tvm-ffi
-and the runtime library in apache-tvm.
+Speaks TVM's RPC: TVM's trackers and clients work with it. Needs the standard library,
+apache-tvm-ffi and the runtime library in apache-tvm.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from edgeconv.errors import DeviceError
 log = logging.getLogger("edgeconv.device")
 
 EXPOSED = (
-    "Anyone who can reach {0} can run programs on this machine as {1}: listen in networks you trust "
-    "only, or on the loopback interface and through ssh (docs/devices.md)."
+    "Anyone who can reach {0} can run programs on this machine as {1}: listen in networks you "
+    "trust only, or on the loopback interface and through ssh (docs/devices.md)."
 )
 EXPOSED_TRACKER = (
-    "Anyone who can reach {0} can take boards, and offer machines of their own as boards, which then "
-    "see your models: listen in networks you trust only."
+    "Anyone who can reach {0} can take boards, and offer machines of their own as boards, which "
+    "then see your models: listen in networks you trust only."
 )
 _PREFIX = "edgeconv-device-"
 _TICK = 0.5  # seconds between looks at the session and the tracker

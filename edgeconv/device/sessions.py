@@ -111,12 +111,11 @@ class Session:
 
     def _hear(self, seconds: float) -> dict[str, Any] | None:
         """The relay's next message; None if it says nothing (more)."""
-        assert self._relay is not None and self._relay.stdout is not None
-        process, heard = self._relay, []
-        reader = threading.Thread(
-            target=lambda: heard.append(process.stdout.readline()),  # type: ignore[union-attr]
-            daemon=True,
-        )
+        stream = None if self._relay is None else self._relay.stdout
+        if stream is None:
+            return None
+        heard: list[str] = []
+        reader = threading.Thread(target=lambda: heard.append(stream.readline()), daemon=True)
         reader.start()
         reader.join(seconds)
         try:

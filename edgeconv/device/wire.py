@@ -1,4 +1,4 @@
-"""What TVM's RPC servers, clients and trackers say to each other before a session, in plain sockets.
+"""What TVM's RPC servers, clients and trackers say to each other before a session.
 
 The standard library is all that is needed: the relay and the server's listener use it too.
 Source: tvm/rpc/base.py, server.py and tracker.py of TVM 0.27.

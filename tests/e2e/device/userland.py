@@ -2,8 +2,8 @@
 
     python -m tests.e2e.device.userland     makes it, or says why it can't
 
-Needs Debian's or Ubuntu's apt-get and dpkg (no root), pip, and qemu-user-static. What it makes stays
-in build/, which git ignores; a second call finds it there.
+Needs Debian's or Ubuntu's apt-get and dpkg (no root), pip, and qemu-user-static. What it makes
+stays in build/, which git ignores; a second call finds it there.
 """
 
 from __future__ import annotations
