@@ -32,6 +32,7 @@ CONVS = (
     Conv2d(1, 8, 9, 17, 8, (5, 5), padding=(2, 2, 2, 2), groups=8),
     Conv2d(1, 8, 9, 10, 8, (3, 3), padding=PAD),
     Conv2d(1, 12, 13, 12, 20, (3, 3), padding=PAD, groups=2),
+    Conv2d(1, 16, 14, 9, 24, (3, 3), padding=PAD),
 )
 
 
@@ -41,6 +42,7 @@ def tasks(conv: Conv2d, lanes: int) -> list[ConvTask]:
     for block_in, block_out in ((lanes, lanes), (1, lanes), (lanes, 1), (1, 1)):
         data, out = Layout(block_in, conv.padding), Layout(block_out)
         found.append(ConvTask(conv, data, out))
+        found.append(ConvTask(conv, data, out, True, out, RELU))
         found.append(ConvTask(conv, data, out.with_halo((1, 2, 0, 1)), True, out, RELU))
     return found
 
