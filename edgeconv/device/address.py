@@ -22,7 +22,7 @@ else:
 SERVER_PORT, TRACKER_PORT = 9090, 9190
 FORMS = "rpc://HOST:PORT/KEY (tracker), rpc://HOST:PORT (server) or ssh://USER@HOST"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:%-]*")
+_HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
 _KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 

@@ -95,7 +95,8 @@ class BoardInfo:
         Raises:
             DeviceError: its edgeconv speaks another protocol, or sent nonsense.
         """
-        theirs = raw.get("versions", {}).get("edgeconv", "another version")
+        versions = raw.get("versions")
+        theirs = versions.get("edgeconv") if isinstance(versions, dict) else "another version"
         if raw.get("protocol") != board.PROTOCOL:
             raise DeviceError(
                 f"{address} runs edgeconv {theirs}, here is {__version__}, and the two don't "
@@ -103,7 +104,9 @@ class BoardInfo:
                 "`edgeconv device serve` anew"
             )
         try:
-            arch = str(raw["machine"])
+            arch = raw["machine"]
+            if not isinstance(arch, str):
+                raise TypeError(arch)
             return BoardInfo(
                 address,
                 str(raw["model"]),
