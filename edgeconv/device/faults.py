@@ -51,7 +51,8 @@ def explain(fault: Fault) -> DeviceError:
     elif kind == "connect":
         advice = f"is {_SERVE} running there, and {_reach(address)}?"
     elif kind == "busy":
-        advice = "try again when it is free; a tracker makes clients wait in turn"
+        reason = f"the board served another client for {fault.timeout:g} s"
+        advice = "try again when it is free, or wait longer with timeout= or --timeout"
     elif kind == "mismatch":
         reason = f"the server there does not lend itself as '{address.key}'"
         advice = (

@@ -15,6 +15,7 @@ import secrets
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,7 @@ TIMEOUT = 30.0
 """Default seconds a board may take for an answer."""
 
 _CHUNK = 1 << 20  # bytes of an upload a call
+_PAUSE = 0.2  # seconds between attempts while a board is busy
 _START = 10.0  # seconds the relay has to start, beyond the timeout
 _RELAY = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -66,8 +68,7 @@ class Session:
         self._fault: dict[str, Any] | None = None
         self._threads = 0
         with self._guarded("connecting"):
-            self.place = borrow(address, timeout)
-            self.rpc = self._connect(self.place)
+            self.rpc = self._wait_for_board(time.monotonic() + timeout)
             try:
                 self._call = self.rpc.get_function("edgeconv.device.call")
             except Exception as error:
@@ -81,6 +82,19 @@ class Session:
         self.info = BoardInfo.from_raw(str(address), self._ask("asking what it is", do="info"))
 
     # connecting
+
+    def _wait_for_board(self, ends: float) -> Any:
+        """A connection; while the board serves another client, again and again until `ends`."""
+        while True:
+            try:
+                return self._connect(borrow(self.address, self.timeout))
+            except DeviceError:
+                busy = self._fault is not None and self._fault.get("fault") == "busy"
+                if not busy or time.monotonic() + _PAUSE > ends:
+                    raise
+            self._end_relay()
+            self._fault = None
+            time.sleep(_PAUSE)
 
     def _connect(self, place: Place) -> Any:
         secret = secrets.token_hex(16)
@@ -270,7 +284,10 @@ class Session:
         if self.closed:
             return
         self.closed = True
-        process = self._relay
+        self._end_relay()
+
+    def _end_relay(self) -> None:
+        process, self._relay = self._relay, None
         if process is not None:
             if process.poll() is None:
                 process.kill()

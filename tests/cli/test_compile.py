@@ -66,7 +66,7 @@ def test_arm_without_a_linker(cli, model: Path, tmp_path: Path, monkeypatch) -> 
 
 
 def test_a_failed_link_leaves_the_old_file(cli, model: Path, tmp_path: Path, monkeypatch) -> None:
-    def refuse(code: bytes, command: object) -> bytes:
+    def refuse(code: bytes, command: object, arch: str) -> bytes:
         raise BuildError("linker cc failed: no space left")
 
     monkeypatch.setattr("edgeconv.artifact.link", refuse)

@@ -174,9 +174,12 @@ def test_another_protocol() -> None:
 def test_a_busy_server() -> None:
     with boards.server() as process:
         place = f"rpc://127.0.0.1:{process.port}"
-        with session(place):
-            with fails_within(SHORT, "serves another client"):
+        with session(place) as first:
+            with fails_within(SHORT, f"served another client for {SHORT:g} s"):
                 session(place, SHORT)
+            threading.Timer(1.0, first.close).start()
+            with session(place) as second:
+                works(second)
         serves_again(process)
 
 

@@ -144,7 +144,7 @@ def test_openssh(real: int, tmp_path: Path) -> None:
     user = getpass.getuser()
     with boards.server() as process:
         works(f"ssh://{user}@127.0.0.1:{real}/{process.port}")
-        with fails_within(3, "ssh said:", "refused"):
+        with fails_within(3, "ssh said:", "stdio forwarding failed"):
             session(f"ssh://{user}@127.0.0.1:{real}/{free_port()}", 10)
         (tmp_path / "authorized").write_text("")
         with pytest.raises(DeviceError, match="Permission denied"):
