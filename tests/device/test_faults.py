@@ -123,6 +123,7 @@ def test_keys_and_busy_boards(work: Path) -> None:
         boards.until(lambda: not list(work.iterdir()))
 
 
+@pytest.mark.slow
 def test_the_tracker_restarts() -> None:
     pytest.importorskip("tornado")
     with boards.tracker() as tracker:
@@ -183,6 +184,7 @@ def test_a_busy_server() -> None:
         serves_again(process)
 
 
+@pytest.mark.slow
 def test_a_plain_tvm_server() -> None:
     pytest.importorskip("psutil")
     pytest.importorskip("cloudpickle")
@@ -311,7 +313,7 @@ def test_interrupted(work: Path, tmp_path: Path) -> None:
         start = time.monotonic()
         _, said = client.communicate(timeout=30)
         assert (client.returncode, said) == (130, "error: interrupted\n")
-        assert time.monotonic() - start < SLACK
+        assert time.monotonic() - start < 5 * SLACK  # Python and TVM take a while to unload
         serves_again(process, work)
 
 
