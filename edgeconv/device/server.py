@@ -104,6 +104,11 @@ class Server:
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT, or `stopped`; then nothing is left behind."""
+        woken, wake = os.pipe()  # a signal ends the wait below: stop, or the end of a session
+        for end in (woken, wake):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _ignore)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         try:
@@ -114,9 +119,15 @@ class Server:
                     if self.options.once and self.served:
                         return
                     self._look_at_tracker()
-                if select.select([self.socket], [], [], _TICK if self.session is None else 0.05)[0]:
+                ready = select.select([self.socket, woken], [], [], _TICK)[0]
+                if woken in ready:
+                    os.read(woken, 1024)
+                elif ready:
                     self._accept()
         finally:
+            signal.set_wakeup_fd(-1)
+            os.close(woken)
+            os.close(wake)
             if self.session is not None:
                 self._end_session("the server was stopped")
             if self.tracker is not None:
@@ -174,6 +185,8 @@ class Server:
         status = 1
         try:
             os.setsid()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             worker.die_with_parent(parent)
@@ -273,6 +286,10 @@ class Server:
     def _own_host(self) -> str | None:
         """The address clients shall use; None: the one the tracker sees."""
         return None if self.options.host in ("0.0.0.0", "::", "") else self.options.host
+
+
+def _ignore(number: int, _: FrameType | None) -> None:
+    """A handler, so that the signal is delivered at all."""
 
 
 def check_reachable(options: Options) -> None:
