@@ -119,7 +119,7 @@ class Server:
                     if self.options.once and self.served:
                         return
                     self._look_at_tracker()
-                ready = select.select([self.socket, woken], [], [], _TICK)[0]
+                ready = select.select([self.socket.fileno(), woken], [], [], _TICK)[0]
                 if woken in ready:
                     os.read(woken, 1024)
                 elif ready:
