@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgeconv.errors import (
         ArtifactError,
         BuildError,
+        DeviceError,
         EdgeconvError,
         InputError,
         ModelError,
@@ -37,6 +38,7 @@ __all__ = [
     "BuildError",
     "Compression",
     "Device",
+    "DeviceError",
     "EdgeconvError",
     "InputError",
     "Latency",
@@ -77,6 +79,7 @@ _HOMES = {
     "edgeconv.errors": (
         "ArtifactError",
         "BuildError",
+        "DeviceError",
         "EdgeconvError",
         "InputError",
         "ModelError",

@@ -76,8 +76,10 @@ def test_named_device_compiles_to_its_own_vectors(name: str) -> None:
     register = {16: r"%zmm\d", 8: r"%ymm\d", 4: r"%xmm\d"}[device.lanes]
     if device.arch == "aarch64":
         register = r"\bv\d+\.4s"
+    elif device.arch == "armv7l":
+        register = r"\bq\d+"
     assert re.search(register, text)
-    assert bool(re.search(r"vfmadd|fmla", text)) == device.fma
+    assert bool(re.search(r"vfmadd|fmla|vfma\.f32", text)) == device.fma
 
 
 def test_avx512_loops_that_llvm_vectorises_use_512_bits() -> None:
