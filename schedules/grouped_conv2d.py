@@ -36,6 +36,7 @@ import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
 
+from edgeconv.borders import column_kinds
 from edgeconv.operators.convolution import shuffled
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
@@ -51,7 +52,7 @@ from edgeconv.schedules.common import (
     tile_start,
 )
 from edgeconv.schedules.grouped_kernel import add_all
-from edgeconv.schedules.padding import column_kinds, columns_met, rows_met
+from edgeconv.schedules.padding import columns_met, rows_met
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 

@@ -10,12 +10,11 @@ from tvm import tirx
 from tvm.tirx import Ramp
 from tvm.tirx.script import builder as T
 
+from edgeconv.borders import Columns, column_kinds
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import CACHE_LINE, ceil_div, minimum
 from edgeconv.schedules.padding import (
-    Columns,
     column_inside,
-    column_kinds,
     columns_inside,
     row_inside,
 )

@@ -14,21 +14,12 @@ from typing import Any
 
 from tvm import tirx
 
+from edgeconv.borders import meets
 from edgeconv.schedules.common import starts
 from edgeconv.workload import Conv2d
 
 WORTH_A_BRANCH = 0.02  # share of the multiply-adds
 WORTH_A_BRANCH_A_ROW = 0.06
-
-
-def _meets(conv: Conv2d, axis: int, count: int, first: Any, tap: Any) -> tuple[Any, Any]:
-    """Conditions for a row (axis 0) or column (1) of the kernel to meet the image in a tile of
-    `count` outputs at `first`.
-    """
-    size = (conv.height, conv.width)[axis]
-    start = first * conv.stride[axis] - conv.padding[axis]
-    start = start + tap % conv.kernel_size[axis] * conv.dilation[axis]
-    return start + (count - 1) * conv.stride[axis] >= 0, start < size
 
 
 @functools.cache
@@ -38,7 +29,7 @@ def _met(conv: Conv2d, axis: int, count: int) -> float:
     """
     outputs = (conv.out_height, conv.out_width)[axis]
     firsts, taps = starts(outputs, count), range(conv.kernel_size[axis])
-    inside = sum(all(_meets(conv, axis, count, first, tap)) for first in firsts for tap in taps)
+    inside = sum(all(meets(conv, axis, count, first, tap)) for first in firsts for tap in taps)
     return inside / (len(firsts) * len(taps))
 
 
@@ -70,7 +61,7 @@ def row_inside(
     `first`; None if every row does in every tile, or, but for `exactly`, nearly every one.
     """
     share = (_met if exactly else _branch)(conv, 0, rows)
-    return None if share == 1 else tirx.all(*_meets(conv, 0, rows, first, kh))
+    return None if share == 1 else tirx.all(*meets(conv, 0, rows, first, kh))
 
 
 def column_inside(conv: Conv2d, columns: int, first: Any, kw: Any) -> Any | None:
@@ -79,34 +70,14 @@ def column_inside(conv: Conv2d, columns: int, first: Any, kw: Any) -> Any | None
     """
     if columns == conv.out_width or _branch(conv, 1, columns) == 1:
         return None
-    return tirx.all(*_meets(conv, 1, columns, first, kw))
+    return tirx.all(*meets(conv, 1, columns, first, kw))
 
 
 def columns_inside(conv: Conv2d, columns: int, kw: int) -> tuple[int, ...]:
     """The columns of a tile for which column `kw` of the kernel may meet the image."""
     if columns < conv.out_width:
         return tuple(range(columns))
-    return tuple(j for j in range(columns) if all(_meets(conv, 1, 1, j, kw)))
-
-
-Columns = tuple[tuple[int, ...], ...]  # for every kw: the columns of a tile that read the image
-
-
-@functools.cache
-def column_kinds(conv: Conv2d, columns: int) -> list[tuple[tuple[int, ...], Columns]]:
-    """The kinds of tiles of `columns` columns: (their numbers, what of them reads the image), the
-    most frequent kind last.
-    """
-    kinds: dict[Columns, list[int]] = {}
-    for number, first in enumerate(starts(conv.out_width, columns)):
-        taps = range(conv.kernel_size[1])
-        found = tuple(
-            tuple(j for j in range(columns) if all(_meets(conv, 1, 1, first + j, kw)))
-            for kw in taps
-        )
-        kinds.setdefault(found, []).append(number)
-    ordered = sorted(kinds.items(), key=lambda kind: len(kind[1]))
-    return [(tuple(numbers), found) for found, numbers in ordered]
+    return tuple(j for j in range(columns) if all(meets(conv, 1, 1, j, kw)))
 
 
 def input_rows_met(conv: Conv2d, *, whole: bool) -> float:

@@ -26,7 +26,7 @@ ROWS = (
     ("strategy", "tuning_logs"),
     ("schedules",),
     ("graph", "importer", "operators"),
-    ("workload", "clusters", "layout", "targets", "errors", "checks", "elf", "version"),
+    ("workload", "borders", "clusters", "layout", "targets", "errors", "checks", "elf", "version"),
 )
 RANK = {part: rank for rank, row in enumerate(ROWS) for part in row}
 # May use the public API from anywhere but below it: they are programs, not parts of the compiler.

@@ -7,7 +7,7 @@ which is worth most where little is computed for each number: strides, few filte
 
 from __future__ import annotations
 
-from edgeconv.schedules.padding import column_kinds
+from edgeconv.borders import column_kinds
 from edgeconv.workload import Conv2d
 
 WIDEST_KERNEL = 7  # columns; beyond it a tile's code would be too long on some device
