@@ -25,10 +25,12 @@ class Bound:
     Attributes:
         call: one inference on inputs already in the engine's hands; this is what is timed.
         outputs: the results of the last call, in the ONNX model's order, shapes and layout.
+        profile: times of single layers, where the engine tells them.
     """
 
     call: Callable[[], Any]
     outputs: Callable[[], list[np.ndarray]]
+    profile: Callable[[], list[dict[str, Any]]] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 
 import numpy as np
 import tvm_ffi
@@ -24,6 +25,17 @@ def peak_gflops(device: Device) -> float:
 
     Some 20 ms of measuring. The best of ten runs: anything less was disturbed.
     """
+    run = multiply_add_loop(device)
+    best = float("inf")
+    for _ in range(10):
+        begin = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - begin)
+    return 2 * _ITERATIONS * _CHAINS * device.lanes / best / 1e9
+
+
+def multiply_add_loop(device: Device) -> Callable[[], None]:
+    """A call of nothing but multiply-adds, always as many; for the host only."""
     import tvm
 
     with IRBuilder() as builder, T.prim_func(s_tir=True):
@@ -47,9 +59,4 @@ def peak_gflops(device: Device) -> float:
     buffer = raw[start : start + values.nbytes].view(np.float32).reshape(values.shape)
     buffer[...] = values
     tensor, run = tvm_ffi.from_dlpack(buffer), module["probe"]
-    best = float("inf")
-    for _ in range(10):
-        begin = time.perf_counter()
-        run(tensor)
-        best = min(best, time.perf_counter() - begin)
-    return 2 * _ITERATIONS * _CHAINS * device.lanes / best / 1e9
+    return lambda: run(tensor)
