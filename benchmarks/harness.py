@@ -63,7 +63,7 @@ class Timing:
             "p10_ms": _rounded(low),
             "p90_ms": _rounded(high),
             "calls": len(self.samples_ms),
-            "rounds": len(self.by_round),
+            "rounds": sum(map(bool, self.by_round)),
             "dropped": self.dropped,
             "disturbed": self.disturbed,
             "error": float(f"{self.error:.2g}"),
@@ -290,13 +290,21 @@ def measure(
 
 
 def random_inputs(model: onnx.ModelProto, seed: int = 0) -> Arrays:
-    """Seeded standard-normal inputs by name, in the model's order."""
+    """Seeded inputs by name, in the model's order: standard-normal, integers from 0 to 9."""
     rng = np.random.default_rng(seed)
     known = {t.name for t in model.graph.initializer}
-    return {
-        i.name: rng.standard_normal(
-            [d.dim_value for d in i.type.tensor_type.shape.dim], dtype=np.float32
-        )
-        for i in model.graph.input
-        if i.name not in known
-    }
+    made: Arrays = {}
+    for value in model.graph.input:
+        if value.name not in known:
+            kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
+            if kind == np.float32:
+                made[value.name] = rng.standard_normal(shape, dtype=np.float32)
+            elif kind.kind in "fiu":
+                drawn = (
+                    rng.standard_normal(shape) if kind.kind == "f" else rng.integers(0, 10, shape)
+                )
+                made[value.name] = drawn.astype(kind)
+            else:
+                made[value.name] = rng.integers(0, 2, shape).astype(kind)
+    return made

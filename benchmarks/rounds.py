@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import resource
 import time
 from collections.abc import Callable, Mapping
@@ -25,22 +26,26 @@ class Pace:
     Attributes:
         rounds: so many, or as many as fit into `seconds`, at least five.
         seconds: the time of all rounds together; None: no limit, each block has up to
-            `block_calls` calls, fewer if they take longer than `block_seconds`.
+            `block_calls` calls, fewer if they take longer than `block_seconds`; what would take
+            more than `engine_seconds` sits out rounds, evenly.
     """
 
     rounds: int = 50
     seconds: float | None = None
     block_calls: int = 10
     block_seconds: float = 0.02
+    engine_seconds: float = 30.0
 
-    def plan(self, estimates: Mapping[str, float]) -> tuple[int, dict[str, int]]:
-        """(rounds, counted calls of a block by name) for calls of `estimates` seconds."""
+    def plan(self, estimates: Mapping[str, float]) -> Plan:
+        """What to do with calls of `estimates` seconds."""
         if self.seconds is None:
-            counts = {
-                name: max(1, min(self.block_calls, int(self.block_seconds / seconds)))
-                for name, seconds in estimates.items()
-            }
-            return self.rounds, counts
+            counts, every = {}, {}
+            for name, seconds in estimates.items():
+                counts[name] = max(1, min(self.block_calls, int(self.block_seconds / seconds)))
+                all_rounds = self.rounds * (WARM_UP + counts[name]) * seconds
+                most = max(1, self.rounds // FEWEST_ROUNDS)
+                every[name] = min(most, math.ceil(all_rounds / self.engine_seconds))
+            return Plan(self.rounds, counts, every)
         round_s = (1 + WARM_UP) * sum(estimates.values())  # with one counted call each
         rounds = max(FEWEST_ROUNDS, min(self.rounds, int(self.seconds / round_s)))
         block = self.seconds / rounds / len(estimates)
@@ -48,7 +53,16 @@ class Pace:
             name: max(1, min(MOST_CALLS, int(block / seconds) - WARM_UP))
             for name, seconds in estimates.items()
         }
-        return rounds, counts
+        return Plan(rounds, counts, dict.fromkeys(estimates, 1))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rounds, and by name the counted calls of a block and in which rounds it runs: every n-th."""
+
+    rounds: int
+    counts: dict[str, int]
+    every: dict[str, int]
 
 
 @dataclass
@@ -77,18 +91,22 @@ def interleave(
         between: runs before every round.
     """
     names = list(calls)
-    rounds, counts = pace.plan({name: _estimate(calls[name], starting, name) for name in names})
+    plan = pace.plan({name: _estimate(calls[name], starting, name) for name in names})
     samples = {name: Samples() for name in names}
     gc.collect()
     gc.disable()
     try:
-        for number in range(rounds):
+        for number in range(plan.rounds):
             between()
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
+                if number % plan.every[name]:
+                    samples[name].undisturbed.append([])
+                    samples[name].disturbed.append([])
+                    continue
                 starting(name)
                 time.sleep(settle)
-                _block(calls[name], counts[name], samples[name])
+                _block(calls[name], plan.counts[name], samples[name])
     finally:
         gc.enable()
     return samples
