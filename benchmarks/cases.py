@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import onnx
 
+import edgeconv
 from edgeconv.benchmarks import networks, random_layers
 from edgeconv.errors import EdgeconvError
-from edgeconv.inspection import inspect
 from edgeconv.workload import Conv2d
 
 Mode = Literal["alone", "chain"]
@@ -94,7 +94,7 @@ def _facts(model: onnx.ModelProto) -> dict[str, Any]:
     matrix product, each reading its inputs and weights and writing its outputs once.
     """
     try:
-        found = inspect(model)
+        found = edgeconv.inspect(model)
     except EdgeconvError:
         return {}
     moved = 0

@@ -43,8 +43,8 @@ def command(
 ) -> None:
     """Compare a fixed set with the committed baseline.
 
-    Fails where edgeconv became slower relative to ONNX Runtime. A case that looks slower is measured
-    again. Takes about five minutes.
+    Fails where edgeconv became slower relative to ONNX Runtime. A case that looks slower is
+    measured again. Takes about five minutes.
 
     \b
     Example:

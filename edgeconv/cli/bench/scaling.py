@@ -71,7 +71,7 @@ def command(
 ) -> None:
     """Measure a layer by threads, channels and map size.
 
-    One axis at a time. With several groups, the channels a group stay as they are in the base layer.
+    One axis at a time. With several groups, the channels a group stay as in the base layer.
 
     \b
     Example:
