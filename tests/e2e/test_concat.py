@@ -1,5 +1,4 @@
-"""Concatenations of convolutions' results: written in place, and right wherever operands come from.
-"""
+"""Concatenations of convolutions' results: written in place, and right wherever operands come from."""
 
 from __future__ import annotations
 
