@@ -240,6 +240,13 @@ class Measured:
     loop_ms: list[float]
     layers: list[dict[str, Any]]
 
+    @property
+    def disturbed(self) -> float:
+        """Share of all calls during which another process took the core."""
+        bad = sum(t.dropped + t.disturbed for t in self.timings.values())
+        calls = sum(t.dropped + len(t.samples_ms) for t in self.timings.values())
+        return bad / calls if calls else 0.0
+
     def to_json(self, samples: bool = True) -> dict[str, Any]:
         """{"engines": ..., "noise": ..., "layers": ...}; engines have their ratios by paired
         rounds, to edgeconv's time and to that of the fastest: [median, low, high].
@@ -252,7 +259,10 @@ class Measured:
                     found = statistics.paired_ratio(t.by_round, self.timings[base].by_round)
                     engines[name][key] = None if found is None else found.to_json()
         engines.update({name: {"failed": reason} for name, reason in self.failed.items()})
-        made: dict[str, Any] = {"engines": engines, "noise": noise.to_json(self.loop_ms)}
+        made: dict[str, Any] = {
+            "engines": engines,
+            "noise": noise.to_json(self.loop_ms, self.disturbed),
+        }
         return {**made, "layers": self.layers} if self.layers else made
 
 

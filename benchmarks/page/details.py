@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edgeconv.benchmarks import cold, paper, peak_memory, tabulate
-from edgeconv.benchmarks.noise import MOST_DRIFT
+from edgeconv.benchmarks.noise import MOST_DISTURBED, MOST_DRIFT
 from edgeconv.benchmarks.page import charts, parts
 from edgeconv.benchmarks.page.charts import Column, Roof, Work
 from edgeconv.benchmarks.page.parts import Figure, Section
@@ -14,8 +14,6 @@ from edgeconv.benchmarks.page.sections import Contents, Measured, times, value
 from edgeconv.benchmarks.page.svg import element, escape, number
 from edgeconv.benchmarks.peers import OWN, PEERS
 from edgeconv.benchmarks.statistics import DRAWS
-from edgeconv.errors import ShapeError
-from edgeconv.workload import Conv2d
 
 _KINDS = ("dense", "pointwise", "grouped", "depthwise", "other")
 
@@ -41,13 +39,8 @@ def layer_profiles(found: Sequence[Measured]) -> Iterator[Section]:
 
 
 def _kind(row: Mapping[str, Any]) -> str:
-    try:
-        kind = Conv2d.parse(row["workload"]).kind
-    except ShapeError:
-        return "other"
-    return next(
-        (k for k in ("depthwise", "pointwise", "grouped", "dense") if kind.endswith(k)), "other"
-    )
+    op = str(row["op"]).removeprefix("dilated ")
+    return next((kind for kind in _KINDS if op.startswith(kind)), "other")
 
 
 def _tip(row: Mapping[str, Any]) -> str:
@@ -155,13 +148,14 @@ def method(found: Sequence[Measured], contents: Contents) -> Section:
     )
     text = (
         "All engines of a case load the same ONNX file in one process of its own, pinned to as "
-        "many cores as threads. In every round each runs a block of calls, in an order that moves on; "
+        "many cores as threads. In every round each runs a block of calls, in turns that move on; "
         "the first two calls of a block warm up, calls during which another process took the core "
         "do not count. A time is a median; its interval (95 %) is from "
         f"{DRAWS} bootstrap draws of whole rounds; ratios are of paired rounds. An engine's "
         "output was compared with ONNX Runtime's before its time counted. A fixed loop of "
-        f"multiply-adds runs between the rounds; a case is marked noisy where its time drifts by "
-        f"more than {MOST_DRIFT:.0%}."
+        "multiply-adds runs between the rounds; a case is marked noisy where its time drifts by "
+        f"more than {MOST_DRIFT:.0%}, or more than {MOST_DISTURBED:.0%} of the calls were "
+        "disturbed."
     )
     body = element("ul", notes, class_="engines") + _failures(found) + _sessions(contents)
     return Section("method", "Method and environment", text, body)

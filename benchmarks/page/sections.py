@@ -232,7 +232,8 @@ def networks(found: Sequence[Measured]) -> Iterator[Section]:
     yield Section(
         "networks",
         "Networks",
-        "Latency of whole networks. Bars are times relative to edgeconv's: longer is slower.",
+        "Latency of whole networks. Bars are times relative to edgeconv's: longer is slower; they "
+        "end at 8.",
         layers_table("networks", cases),
         figures,
     )

@@ -1,4 +1,5 @@
-"""Concatenations of convolutions' results: written in place, and right wherever operands come from."""
+"""Concatenations of convolutions' results: written in place, and right wherever operands come from.
+"""
 
 from __future__ import annotations
 
