@@ -157,7 +157,7 @@ class Bar:
 def bars(groups: Mapping[str, Sequence[Bar]], width: int, label: str, axis: str) -> str:
     """Groups of horizontal bars on one linear axis from 0; a line marks 1."""
     narrow = width <= NARROW
-    left, right, tall, head = (92 if narrow else 132), (92 if narrow else 132), 17, 26
+    left, right, tall, head = (102 if narrow else 132), (88 if narrow else 132), 17, 26
     most = max(b.value for g in groups.values() for b in g)
     scale = Scale(0, most, left, width - right, log=False)
     y, parts = 22.0, list[str]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -226,7 +227,11 @@ def networks(found: Sequence[Measured]) -> Iterator[Section]:
     figures = []
     for threads in sorted({int(m.case["threads"]) for m in cases}):
         chosen = [m for m in cases if m.case["threads"] == threads]
-        drawn = {m.case["network"]: _bars(m) for m in chosen}
+        once = Counter(m.case["network"] for m in chosen)
+        drawn = {
+            m.case["network"] + (f" ({m.file})" if once[m.case["network"]] > 1 else ""): _bars(m)
+            for m in chosen
+        }
         names = parts.known(b.engine for g in drawn.values() for b in g)
         figures.append(_net_figure(drawn, threads, names))
     yield Section(
