@@ -1,9 +1,10 @@
 """What a user waits for before the first result: compiling, loading, the first run; and memory.
 
 Every number is of a process of its own, in which the engine has run a network of next to nothing
-before, so that importing it does not count; the median of several processes. Peak memory is the
-growth of the process's peak. edgeconv loads its artifact; other engines convert and load the ONNX
-file. Linux only: the peak is the kernel's VmHWM.
+before, so that importing it does not count; the median of several processes. All but compiling is
+pinned to as many cores as threads. Peak memory is the growth of the process's peak. edgeconv loads
+its artifact; other engines convert and load the ONNX file. Linux only: the peak is the kernel's
+VmHWM.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import onnx
 
 from edgeconv.benchmarks import networks, peak_memory
 from edgeconv.benchmarks.cases import threads_text
+from edgeconv.benchmarks.harness import locked
 from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE
 from edgeconv.benchmarks.records import Case
 from edgeconv.benchmarks.summary import engine_order
@@ -38,9 +40,14 @@ def key(name: str, threads: int) -> str:
 
 
 def measure(
-    name: str, engines: Sequence[str], threads: int, limit: float, repeats: int = REPEATS
+    name: str,
+    engines: Sequence[str],
+    threads: int,
+    limit: float,
+    repeats: int = REPEATS,
+    lock: Path | None = None,
 ) -> Case:
-    """One network on all engines.
+    """One network on all engines; `lock` is held while a network loads and runs.
 
     Raises:
         EdgeconvError: the network can't be read.
@@ -51,14 +58,13 @@ def measure(
         onnx.save(peak_memory.bare_network(), tiny)
         onnx.save(networks.with_fixed_shapes(networks.load(name), {}), path)
         for engine in engines:
-            steps = ("compile", "load") if engine == OWN else ("load",)
+            arguments = (engine, tiny, path, threads, limit)
+            parts = []
             try:
-                parts = [
-                    _median(
-                        [_process(s, engine, tiny, path, threads, limit) for _ in range(repeats)]
-                    )
-                    for s in steps
-                ]
+                if engine == OWN:
+                    parts.append(_median([_process("compile", *arguments) for _ in range(repeats)]))
+                with locked(lock):
+                    parts.append(_median([_process("load", *arguments) for _ in range(repeats)]))
             except EdgeconvError as error:
                 found[engine] = {"failed": str(error)}
                 continue

@@ -107,10 +107,7 @@ class Cores:
     @contextlib.contextmanager
     def for_measuring(self) -> Iterator[None]:
         """Alone on the measuring cores, as far as the lock goes."""
-        with contextlib.ExitStack() as stack:
-            if self.lock is not None:
-                file = stack.enter_context(self.lock.open("a"))
-                fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self.lock):
             if self.movable:
                 _move(self.measuring)
             try:
@@ -118,6 +115,17 @@ class Cores:
             finally:
                 if self.movable:
                     _move(self.preparing)
+
+
+@contextlib.contextmanager
+def locked(path: Path | None) -> Iterator[None]:
+    """Alone among the programmes that lock this file; None: no lock."""
+    if path is None:
+        yield
+        return
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def relative_error(got: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:

@@ -9,6 +9,7 @@ from edgeconv.cli.bench.options import (
     Engines,
     JsonFile,
     Limit,
+    Lock,
     ThreadList,
     check_outputs,
     method,
@@ -25,6 +26,7 @@ def command(
     engines: Engines = "onnxruntime",
     json_file: JsonFile = None,
     limit: Limit = 300.0,
+    lock: Lock = None,
     verbose: Verbose = False,
 ) -> None:
     """Measure compile and load time, file size, memory.
@@ -52,7 +54,7 @@ def command(
             seconds=None,
             strict=False,
             limit=limit,
-            lock=None,
+            lock=lock,
         )
         records = Records(json_file, cold.PROGRAMME, {"engines": list(how.engines)})
         for count in thread_counts:
@@ -60,7 +62,7 @@ def command(
                 key = cold.key(name, count)
                 if key not in records:
                     report(key)
-                    records.add(key, cold.measure(name, how.engines, count, limit))
+                    records.add(key, cold.measure(name, how.engines, count, limit, lock=lock))
     session.show(cold.table(records.content))
     for key, case in records.cases.items():
         for name, engine in case["cold"].items():
