@@ -14,6 +14,7 @@ from typing import Any
 from edgeconv.benchmarks import cases, running
 from edgeconv.benchmarks.cases import CaseToRun
 from edgeconv.benchmarks.compare import Change, compare
+from edgeconv.benchmarks.noise import sentence
 from edgeconv.benchmarks.peers import OWN, REFERENCE
 from edgeconv.benchmarks.records import Records, read
 from edgeconv.benchmarks.running import Method
@@ -24,6 +25,7 @@ from edgeconv.workload import Conv2d
 PROGRAMME = "check"
 FOLDER = Path(__file__).resolve().parent / "baselines"
 TOLERANCE = 0.15
+TRIES = 3
 ENGINES = (OWN, REFERENCE)
 NETWORKS = (
     "mobilenetv1",
@@ -106,17 +108,30 @@ def run(
 
 def write(
     path: Path, method: Method, starting: Callable[[str, int], None] = lambda key, number: None
-) -> None:
-    """Measure the set and make it the baseline; without samples, for it is committed.
+) -> list[str]:
+    """Measure the set and make it the baseline; without samples, for it is committed. A noisy case
+    is measured up to three times; the keys of those that stay noisy, and are left out.
 
     Raises:
-        EdgeconvError: a case can't be measured.
+        EdgeconvError: a case can't be measured, or all are noisy.
     """
     records = Records(None, PROGRAMME, method.settings)
-    running.run(records, the_set(), method, starting)
-    for case in records.cases.values():
-        for engine in case["engines"].values():
+    noisy = []
+    for number, case in enumerate(the_set()):
+        for _ in range(TRIES):
+            starting(case.key, number)
+            found = running.measure(case, method)
+            if not found["noise"]["noisy"]:
+                records.add(case.key, found)
+                break
+        else:
+            noisy.append(case.key)
+    if not records.cases:
+        raise EdgeconvError(f"no baseline: {sentence(found['noise'])}")
+    for kept in records.cases.values():
+        for engine in kept["engines"].values():
             engine.pop("samples_ms", None)
-        case["noise"].pop("loop_ms", None)
+        kept["noise"].pop("loop_ms", None)
     path.parent.mkdir(exist_ok=True)
     records.save(path)
+    return noisy

@@ -288,23 +288,26 @@ def roofline(points: Sequence[Work], roof: Roof, width: int, label: str) -> str:
         parts.append(svg.line(x(tick), top, x(tick), height - bottom, "grid"))
         parts.append(svg.text(x(tick), height - bottom + 18, number(tick), "tick", "middle"))
     parts.append(svg.text((left + width) / 2, height - 6, "FLOP a byte moved", "axis", "middle"))
-    parts.append(_roof(roof, x, y))
+    line, name = _roof(roof, x, y)
+    parts.append(line)
     for p in sorted(points, key=lambda p: p.engine == "edgeconv"):
         mark = svg.marker(palette.shape(p.engine), x(p.intensity), y(p.gflops), "mark", p.note)
         own = " own" if p.engine == "edgeconv" else ""
         parts.append(svg.element("g", mark, class_=f"e e-{p.engine}{own}"))
+    parts.append(name)  # above the marks
     return svg.picture("".join(parts), width, height, label)
 
 
-def _roof(roof: Roof, x: Scale, y: Scale) -> str:
+def _roof(roof: Roof, x: Scale, y: Scale) -> tuple[str, str]:
+    """(the line, its name)."""
     peak = min(max(roof.peak, y.low), y.high)
     name = f"multiply-add peak, {number(roof.peak)} GFLOP/s"
-    flat = svg.text(x.end, y(peak) - 6, name, "axis", "end")
+    flat = svg.text(x.end, y(peak) - 6, name, "axis halo", "end")
     if roof.bandwidth is None:
-        return svg.line(x.start, y(peak), x.end, y(peak), "roof") + flat
+        return svg.line(x.start, y(peak), x.end, y(peak), "roof"), flat
     knee = min(max(roof.peak / roof.bandwidth, x.low), x.high)
     first = max(x.low, y.low / roof.bandwidth)
     points = [(x(knee), y(peak)), (x.end, y(peak))]
     if first < knee:
         points.insert(0, (x(first), y(first * roof.bandwidth)))
-    return svg.polyline(points, "roof") + flat
+    return svg.polyline(points, "roof"), flat

@@ -133,12 +133,34 @@ def test_a_baseline_is_small_and_can_be_read(
     with pytest.raises(EdgeconvError, match="no baseline for cpu"):
         check.read_baseline(path)
     speeds += [1.0, 1.0]
-    check.write(path, Method(check.ENGINES))
+    assert check.write(path, Method(check.ENGINES)) == []
     found = check.read_baseline(path)
     assert found["cases"].keys() == {i.key for i in items()}
     assert "samples_ms" not in path.read_text(encoding="utf-8")
     speeds += [1.0, 1.0]
     assert {c.verdict for c in check.run(found, Method(check.ENGINES), items=items())} == {"same"}
+
+
+def test_a_baseline_has_no_noisy_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = items()
+    tries = {first.key: 0, second.key: 0}
+
+    def fake(case: cases.CaseToRun, _: Method) -> dict[str, Any]:
+        tries[case.key] += 1
+        noisy = case is second or tries[case.key] < 2
+        loop = [1.0] * 5 + [1.5 if noisy else 1.0] * 5
+        return measured({"edgeconv": 1.0, "onnxruntime": 2.0}, loop_ms=loop)
+
+    monkeypatch.setattr(running, "measure", fake)
+    monkeypatch.setattr(records, "provenance", lambda: dict(SESSION))
+    monkeypatch.setattr(check, "the_set", lambda: [first, second])
+    path = tmp_path / "cpu.json"
+    assert check.write(path, Method(check.ENGINES)) == [second.key]
+    assert list(read(path)["cases"]) == [first.key]
+    assert tries == {first.key: 2, second.key: check.TRIES}
+    monkeypatch.setattr(check, "the_set", lambda: [second])
+    with pytest.raises(EdgeconvError, match="no baseline: the machine was not steady"):
+        check.write(path, Method(check.ENGINES))
 
 
 def test_the_set_has_layers_of_every_kind() -> None:

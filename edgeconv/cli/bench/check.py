@@ -70,8 +70,10 @@ def command(
             report(f"case {number + 1}: {key}")
 
         if old is None:
-            check.write(path, how, starting)
+            noisy = check.write(path, how, starting)
             out.line(f"written  {path}")
+            if noisy:
+                out.message("warning", f"left out, for the machine was noisy: {'; '.join(noisy)}")
             return
         changes = check.run(old, how, tolerance, starting)
     session.show(compare.table(changes))
