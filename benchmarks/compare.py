@@ -16,7 +16,9 @@ from edgeconv.benchmarks.statistics import Estimate
 from edgeconv.benchmarks.summary import Engines
 from edgeconv.benchmarks.tabulate import NOTHING, Table, measurements, milliseconds
 
-TOLERANCE = 0.05  # changes below this are luck of memory and clocks, whatever the intervals say
+# An interval knows one process only. From one process to the next, the same code on layers of a few
+# microseconds differs by up to 13 % (measured): where buffers lie is luck.
+TOLERANCE = 0.10
 
 Verdict = Literal["slower", "faster", "same", "fails now", "works now", "gone", "new"]
 

@@ -17,6 +17,7 @@ ENGINES: Mapping[str, tuple[str, str, str]] = {  # (on light, on dark, shape)
     "inductor": ("#55636f", "#a3b3c2", "bar"),
     "inductor_cl": ("#8795a1", "#7b8a98", "bar"),
     "tvm": ("#5e7f1f", "#a8cf5a", "square"),
+    "tvm_tuned": ("#3f6b3a", "#86c97d", "diamond"),
 }
 KINDS: Mapping[str, tuple[str, str]] = {
     "dense": ("#2563c4", "#6ea8ff"),

@@ -45,6 +45,7 @@ class Peer:
         prepare: (ONNX file, inputs by name, threads) -> Bound; raises Unsupported, or whatever the
             engine raises.
         note: what a reader of a table must know about how it runs.
+        on_request: runs only where it is asked for by name.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Peer:
     modules: tuple[str, ...]
     prepare: Callable[[Path, Arrays, int], Bound]
     note: str
+    on_request: bool = False
 
     @property
     def available(self) -> bool:

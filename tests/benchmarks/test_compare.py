@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgeconv.benchmarks import cases, check, cold, networks, paper, records, running, worker
-from edgeconv.benchmarks.compare import Change, compare, table
+from edgeconv.benchmarks.compare import TOLERANCE, Change, compare, table
 from edgeconv.benchmarks.noise import sentence
 from edgeconv.benchmarks.records import Records, read
 from edgeconv.benchmarks.running import Method
@@ -26,7 +26,7 @@ def one(own: float, reference: float | None = 2.0, **facts: Any) -> dict[str, An
     return content("layers", {"a": layer(TEXT, medians, **facts)})
 
 
-def verdict(old: dict[str, Any], new: dict[str, Any], tolerance: float = 0.05) -> Change:
+def verdict(old: dict[str, Any], new: dict[str, Any], tolerance: float = TOLERANCE) -> Change:
     (change,) = compare(old, new, tolerance)
     return change
 

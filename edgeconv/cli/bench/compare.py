@@ -20,7 +20,7 @@ Tolerance = Annotated[
 
 
 @guarded
-def command(old: Old, new: New, tolerance: Tolerance = 0.05, verbose: Verbose = False) -> None:
+def command(old: Old, new: New, tolerance: Tolerance = 0.1, verbose: Verbose = False) -> None:
     """Tell what became slower between two result files.
 
     Compares edgeconv's time over ONNX Runtime's of the same rounds. Slower: its 95 % interval is
