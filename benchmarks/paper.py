@@ -16,8 +16,13 @@ from edgeconv.benchmarks.cases import CaseToRun, of_network
 from edgeconv.benchmarks.models import grouped_resnet
 from edgeconv.benchmarks.peers import OWN, PEERS
 from edgeconv.benchmarks.records import Case
-from edgeconv.benchmarks.statistics import geometric_mean
-from edgeconv.benchmarks.summary import Engines, engine_order
+from edgeconv.benchmarks.summary import (
+    Engines,
+    engine_order,
+    fastest_other,
+    geometric_mean,
+    ratio_to_own,
+)
 from edgeconv.benchmarks.tabulate import NOTHING, Table, milliseconds
 from edgeconv.errors import EdgeconvError
 
@@ -179,8 +184,8 @@ def _median(engines: Engines, name: str) -> float | None:
 
 
 def _times(engines: Engines, name: str) -> str:
-    own, other = _median(engines, OWN), _median(engines, name)
-    return f"{other / own:.2f}" if own and other else NOTHING
+    ratio = ratio_to_own(engines, name)
+    return NOTHING if ratio is None else f"{ratio:.2f}"
 
 
 def _against(case: Case, base: Case | None) -> list[str]:
@@ -198,22 +203,17 @@ def verdict(content: Mapping[str, Any]) -> str:
     """Geometric means over all networks, and where edgeconv is the fastest: what stands beside the
     claim.
     """
-    cases: list[Case] = [c for c in content["cases"].values() if _median(c["engines"], OWN)]
-    parts, best = [], 0
+    cases: list[Case] = [c for c in content["cases"].values() if fastest_other(c["engines"])]
+    parts = []
     for name in engine_order(n for c in cases for n in c["engines"]):
-        ratios = [
-            other / own
-            for c in cases
-            if (own := _median(c["engines"], OWN)) and (other := _median(c["engines"], name))
-        ]
+        ratios = [r for c in cases if (r := ratio_to_own(c["engines"], name)) is not None]
         if name != OWN and ratios:
-            parts.append(f"{geometric_mean(ratios):.2f} times than {PEERS[name].title}")
-    for case in cases:
-        times = {n: e["median_ms"] for n, e in case["engines"].items() if "median_ms" in e}
-        best += min(times, key=lambda n: times[n]) == OWN
+            parts.append(f"{geometric_mean(ratios):.2f} times {PEERS[name].title}'s")
+    nearest = [ratio_to_own(c["engines"], fastest_other(c["engines"]) or "") for c in cases]
+    best = sum(ratio is not None and ratio > 1 for ratio in nearest)
     return (
-        f"edgeconv is faster, in the geometric mean: {', '.join(parts)}; the fastest in {best} of "
-        f"{len(cases)} settings."
+        f"edgeconv's speed is, in the geometric mean, {', '.join(parts)}; it is the fastest in "
+        f"{best} of {len(cases)} settings."
     )
 
 

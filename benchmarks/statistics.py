@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,12 +76,6 @@ def drift(values: Sequence[float]) -> float:
     """How far apart the 10th and 90th percentiles are: 0.1 for ten percent."""
     low, high = np.percentile(values, [10, 90])
     return float(high / low - 1)
-
-
-def geometric_mean(values: Iterable[float]) -> float:
-    """exp of the mean logarithm; nan of nothing."""
-    logs = np.log(list(values))
-    return float(np.exp(logs.mean())) if logs.size else float("nan")
 
 
 def samples_to_text(rounds: Rounds, disturbed: Rounds) -> str:

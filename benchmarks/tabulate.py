@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeconv.benchmarks.peers import OWN, PEERS
 from edgeconv.benchmarks.records import Case
-from edgeconv.benchmarks.summary import Engines, compare, engine_order
+from edgeconv.benchmarks.summary import Engines, engine_order, fastest_other, ratio_to_own
 
 NOTHING = "–"
 
@@ -59,7 +59,7 @@ def overview(content: Mapping[str, Any], keys: Sequence[str]) -> Table:
     rows = []
     for key, case in cases.items():
         for engines in measurements(case).values():
-            ratio, interval = against_fastest(key, engines)
+            ratio, interval = against_fastest(engines)
             rows.append(
                 [
                     name_of(key, case) + (" (noisy)" if case.get("noise", {}).get("noisy") else ""),
@@ -72,16 +72,14 @@ def overview(content: Mapping[str, Any], keys: Sequence[str]) -> Table:
     return Table(titles, rows)
 
 
-def against_fastest(key: str, engines: Engines) -> tuple[str, str]:
+def against_fastest(engines: Engines) -> tuple[str, str]:
     """(fastest other engine / edgeconv, its interval), by paired rounds if they are kept."""
-    found = compare(key, engines)
-    if found is None:
+    peer = fastest_other(engines)
+    if peer is None:
         return NOTHING, NOTHING
-    paired = engines[found.peer].get("ratio")
-    if not paired:
-        return f"{found.ratio:.2f}", NOTHING
-    value, low, high = paired
-    return f"{value:.2f}", f"{low:.2f} to {high:.2f}"
+    paired = engines[peer].get("ratio")
+    interval = f"{paired[1]:.2f} to {paired[2]:.2f}" if paired else NOTHING
+    return f"{ratio_to_own(engines, peer):.2f}", interval
 
 
 def _speed(content: Mapping[str, Any], case: Case, engines: Engines) -> list[str]:

@@ -73,8 +73,7 @@ def roofline(found: Sequence[Measured], contents: Contents) -> Iterator[Section]
     points = []
     for m in found:
         if m.case.get("threads", 1) == 1 and m.flops and m.bytes:
-            best = m.comparison
-            for engine in (OWN, *([best.peer] if best else [])):
+            for engine in (OWN, *([m.peer] if m.peer else [])):
                 ms = times(m.engines).get(engine)
                 if ms:
                     speed = m.flops / ms / 1e6

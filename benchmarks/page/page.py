@@ -11,7 +11,7 @@ from edgeconv.benchmarks.page.parts import Section
 from edgeconv.benchmarks.page.sections import Contents, Measured, times
 from edgeconv.benchmarks.page.svg import WIDE, element, escape
 from edgeconv.benchmarks.peers import OWN, PEERS
-from edgeconv.benchmarks.statistics import geometric_mean
+from edgeconv.benchmarks.summary import geometric_mean
 from edgeconv.errors import EdgeconvError
 
 _FOLDER = Path(__file__).resolve().parent

@@ -15,8 +15,7 @@ from edgeconv.benchmarks.page.parts import Figure, Section
 from edgeconv.benchmarks.page.svg import number
 from edgeconv.benchmarks.peers import OWN, PEERS
 from edgeconv.benchmarks.records import Case
-from edgeconv.benchmarks.statistics import geometric_mean
-from edgeconv.benchmarks.summary import Comparison, Engines, compare
+from edgeconv.benchmarks.summary import Engines, fastest_other, geometric_mean, ratio_to_own
 from edgeconv.errors import ShapeError
 from edgeconv.workload import Conv2d
 
@@ -42,18 +41,14 @@ class Measured:
         return f"{self.key.removesuffix(', 1 thread')}{mode}"
 
     @property
-    def comparison(self) -> Comparison | None:
-        """edgeconv against the fastest other engine, by paired rounds where they are kept."""
-        return compare(self.title, self.engines)
+    def peer(self) -> str | None:
+        """The fastest other engine."""
+        return fastest_other(self.engines)
 
     @property
     def ratio(self) -> float | None:
-        """Fastest other / edgeconv."""
-        found = self.comparison
-        if found is None:
-            return None
-        paired = self.engines[found.peer].get("ratio")
-        return float(paired[0]) if paired else found.ratio
+        """Fastest other / edgeconv, by paired rounds where they are kept."""
+        return None if self.peer is None else ratio_to_own(self.engines, self.peer)
 
     @property
     def conv(self) -> Conv2d | None:
@@ -172,10 +167,9 @@ def _heat(cases: Sequence[Measured]) -> Section:
     ordered = sorted(cases, key=lambda m: (_group_name(m) == "dw", m.case["groups"]))
     cells = []
     for m in ordered:
-        best = m.comparison
-        if best is not None and m.ratio is not None:
+        if m.peer is not None and m.ratio is not None:
             row = f"{m.case['channels']} × {m.case['size']}²"
-            text = f"{m.title}: {PEERS[best.peer].title} / edgeconv = {m.ratio:.2f}"
+            text = f"{m.title}: {PEERS[m.peer].title} / edgeconv = {m.ratio:.2f}"
             cells.append(Cell(row, _group_name(m), m.ratio, text))
     cells.sort(key=lambda c: int(c.row.split()[0]))
     figure = Figure(
@@ -198,7 +192,7 @@ def layers_table(name: str, cases: Sequence[Measured]) -> str:
 def _row(m: Measured, engines: Sequence[str]) -> list[parts.Cell]:
     found = times(m.engines)
     noisy = " (noisy)" if m.case.get("noise", {}).get("noisy") else ""
-    ratio, interval = tabulate.against_fastest(m.key, m.engines)
+    ratio, interval = tabulate.against_fastest(m.engines)
     own, flops = found.get(OWN), m.flops
     speed = flops / own / 1e6 if own and flops else None
     share = 100 * speed / m.peak if speed and m.peak else None
@@ -258,8 +252,7 @@ def _bars(m: Measured) -> list[Bar]:
     found = times(m.engines)
     made = []
     for engine in parts.known(found):
-        paired = m.engines[engine].get("ratio")
-        ratio = float(paired[0]) if paired else found[engine] / found[OWN]
+        ratio = ratio_to_own(m.engines, engine) or 1.0
         shown = f"{number(found[engine])} ms" + ("" if engine == OWN else f" · {ratio:.2f}")
         tip = note(m.title, engine, m.engines[engine])
         made.append(Bar(engine, PEERS[engine].title, min(ratio, 8.0), shown, tip))
@@ -342,9 +335,7 @@ def against_each(found: Sequence[Measured]) -> list[list[parts.Cell]]:
     for engine in parts.known(n for m in found for n in times(m.engines)):
         if engine == OWN:
             continue
-        pairs = [
-            t[engine] / t[OWN] for m in found if OWN in (t := times(m.engines)) and engine in t
-        ]
+        pairs = [r for m in found if (r := ratio_to_own(m.engines, engine)) is not None]
         if pairs:
             rows.append(
                 [

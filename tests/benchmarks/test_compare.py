@@ -209,8 +209,8 @@ def test_papers_show_claim_and_measurement() -> None:
     assert rows[1][-3:] == ["0.25", "0.25", "2.00"]
     assert rows[1][4:7] == ["1", "4.00", "1.50"]
     text = paper.verdict(found)
-    assert "2.83 times than ONNX Runtime" in text  # sqrt(4 · 2)
-    assert "1.06 times than TFLite XNNPACK" in text
+    assert "2.83 times ONNX Runtime's" in text  # sqrt(4 · 2)
+    assert "1.06 times TFLite XNNPACK's" in text
     assert "the fastest in 1 of 2" in text
     assert "Claimed: Each filter reads C/cg" in paper.summary(found)
 
