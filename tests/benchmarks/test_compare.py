@@ -200,7 +200,7 @@ def test_papers_show_claim_and_measurement() -> None:
         "paper scc",
         {
             "mobilenetv1, 1 thread": case("mobilenetv1", 2.0, 4_000_000),
-            "x, 1 thread": case("mobilenetv1_scc_cg2_co50", 1.0, 1_000_000),
+            "x, 1 thread": case("scc_mobilenet_cg2_co50", 1.0, 1_000_000),
         },
     )
     titles, rows = (t := paper.tabulate(found)).titles, t.rows
@@ -219,10 +219,10 @@ def test_networks_of_a_paper_that_do_not_exist_are_named(monkeypatch: pytest.Mon
     found, missing = paper.choose(paper.TABLES["gspc"], [1, 2])
     assert not missing
     assert len(found) == 2 * 10
-    monkeypatch.setattr(networks, "names", lambda: ["mobilenetv1", "mobilenetv1_scc_cg2_co50"])
+    monkeypatch.setattr(networks, "names", lambda: ["mobilenetv1", "scc_mobilenet_cg2_co50"])
     found, missing = paper.choose(paper.TABLES["scc"], [1])
     assert len(found) == 2
-    assert "mobilenetv1_gpw2" in missing
+    assert "grouped_mobilenet_cg2" in missing
     with pytest.raises(EdgeconvError, match="none of the networks of 'ddc'"):
         paper.choose(paper.TABLES["ddc"], [1])
 
