@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
 	TVM_NUM_THREADS=2 TVM_BIND_THREADS=0
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-all bench check format clean
+.PHONY: demo test test-all bench bench-check report check format clean
 
 demo: $(STAMP)  ## compile a network, check it against ONNX Runtime, time it beside the others
 	$(BIN)/python -m edgeconv.benchmarks.demo
@@ -23,7 +23,14 @@ test-all: $(STAMP)  ## every test, and property tests on examples never drawn be
 	HYPOTHESIS_PROFILE=random $(PYTEST) -m "slow or not slow"
 
 bench: $(STAMP)  ## a quick benchmark
-	$(BIN)/python -m edgeconv.benchmarks.nets --engines edgeconv,onnxruntime,tvm
+	$(BIN)/edgeconv bench nets --engines tvm
+
+bench-check: $(STAMP)  ## five minutes: nothing slower than the baseline, relative to ONNX Runtime
+	$(BIN)/edgeconv bench check
+
+report: $(STAMP)  ## docs/performance.md and report.html from benchmarks/results
+	$(BIN)/edgeconv report benchmarks/results/*.json -o docs/performance.md
+	$(BIN)/edgeconv report benchmarks/results/*.json -o report.html
 
 check: $(STAMP)  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -16,6 +16,7 @@ from rich.table import Table
 from edgeconv.benchmarks import networks
 from edgeconv.benchmarks.harness import Cores, Timing, measure
 from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE
+from edgeconv.benchmarks.rounds import Pace
 from edgeconv.errors import EdgeconvError
 from edgeconv.targets import host
 
@@ -32,10 +33,10 @@ def compare(name: str, threads: int, seconds: float, console: Console) -> dict[s
         path = Path(folder, "network.onnx")
         onnx.save(networks.load(name), path)
         with console.status(f"{name}: preparing the engines, then measuring them in turns"):
-            timings, failed = measure(path, ENGINES, threads, seconds, Cores(threads))
-    if OWN in failed:
-        raise EdgeconvError(f"{failed[OWN]}; please report it")
-    return timings
+            found = measure(path, ENGINES, threads, Pace(seconds=seconds), Cores(threads))
+    if OWN in found.failed:
+        raise EdgeconvError(f"{found.failed[OWN]}; please report it")
+    return found.timings
 
 
 def table(title: str, timings: dict[str, Timing]) -> Table:

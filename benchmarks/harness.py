@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import gc
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +14,15 @@ from typing import Any
 import numpy as np
 import onnx
 
+from edgeconv import targets
+from edgeconv.benchmarks import noise, statistics
 from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE, Arrays, Bound
+from edgeconv.benchmarks.rounds import Pace, Samples, interleave
 
 MAX_ERROR = 1e-4  # of the output's largest magnitude, for edgeconv
 MAX_PEER_ERROR = 2e-3  # MNN's Winograd reaches 9e-4
 ROUNDS = 15
 FEWEST_CALLS = 5  # for a median
-MOST_CALLS = 400  # of one engine in one round
 WAITING = "waiting"  # what `starting` is told before another programme's lock is waited for
 
 
@@ -36,6 +36,8 @@ class Timing:
         disturbed: calls that count although one did: there were too few others.
         error: largest difference from the reference over its largest magnitude.
         prepare_s: seconds to convert and load.
+        by_round: the same milliseconds, by round; one round where that is not known.
+        text: all calls, those left out too; see `statistics.samples_to_text`.
     """
 
     samples_ms: tuple[float, ...]
@@ -43,24 +45,30 @@ class Timing:
     disturbed: int = 0
     error: float = 0.0
     prepare_s: float = 0.0
+    by_round: tuple[tuple[float, ...], ...] = ()
+    text: str = ""
 
     @property
     def median_ms(self) -> float:
         """Median latency."""
         return float(np.median(self.samples_ms))
 
-    def to_json(self) -> dict[str, Any]:
-        """The summary as JSON types."""
+    def to_json(self, samples: bool = False) -> dict[str, Any]:
+        """The summary as JSON types; with `samples` every single call too."""
         low, high = np.percentile(self.samples_ms, [10, 90])
+        interval = statistics.median(self.by_round or (self.samples_ms,))
         return {
             "median_ms": _rounded(self.median_ms),
+            "interval_ms": interval.to_json()[1:],
             "p10_ms": _rounded(low),
             "p90_ms": _rounded(high),
             "calls": len(self.samples_ms),
+            "rounds": sum(map(bool, self.by_round)),
             "dropped": self.dropped,
             "disturbed": self.disturbed,
             "error": float(f"{self.error:.2g}"),
             "prepare_s": round(self.prepare_s, 2),
+            **({"samples_ms": self.text} if samples else {}),
         }
 
 
@@ -99,10 +107,7 @@ class Cores:
     @contextlib.contextmanager
     def for_measuring(self) -> Iterator[None]:
         """Alone on the measuring cores, as far as the lock goes."""
-        with contextlib.ExitStack() as stack:
-            if self.lock is not None:
-                file = stack.enter_context(self.lock.open("a"))
-                fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self.lock):
             if self.movable:
                 _move(self.measuring)
             try:
@@ -110,6 +115,17 @@ class Cores:
             finally:
                 if self.movable:
                     _move(self.preparing)
+
+
+@contextlib.contextmanager
+def locked(path: Path | None) -> Iterator[None]:
+    """Alone among the programmes that lock this file; None: no lock."""
+    if path is None:
+        yield
+        return
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def relative_error(got: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
@@ -181,109 +197,132 @@ def time_in_turns(
     settle: float = 0.0,
     starting: Callable[[str], None] = lambda name: None,
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """(milliseconds of undisturbed calls, of disturbed ones) of each engine, in about `seconds`.
-
-    In each round every engine runs a block of calls, the first to run another one each round. The
-    first two calls of a block fetch the engine's data back into the caches and do not count. Calls
-    are disturbed during which the system gave the core to another process.
-
-    `settle` seconds pass before each block: threads of the engine before may still be spinning.
+    """(milliseconds of undisturbed calls, of disturbed ones) of each engine, in about `seconds`;
+    see `rounds.interleave`.
     """
-    names = list(calls)
-    estimates = {name: _estimate(calls[name], starting, name) for name in names}
-    samples: dict[str, list[float]] = {name: [] for name in names}
-    disturbed: dict[str, list[float]] = {name: [] for name in names}
-    total = 3 * sum(estimates.values())  # of a round with one counted call each
-    rounds = max(5, min(rounds, int(seconds / total)))
-    block = seconds / rounds / len(names)
-    gc.collect()
-    gc.disable()
-    try:
-        for number in range(rounds):
-            turn = number % len(names)
-            for name in names[turn:] + names[:turn]:
-                starting(name)
-                time.sleep(settle)
-                count = max(1, min(MOST_CALLS, int(block / estimates[name]) - 2))
-                _block(calls[name], count, samples[name], disturbed[name])
-    finally:
-        gc.enable()
-    return {name: (samples[name], disturbed[name]) for name in names}
+    timed = interleave(calls, Pace(rounds, seconds), settle=settle, starting=starting)
+    return {name: (_flat(s.undisturbed), _flat(s.disturbed)) for name, s in timed.items()}
 
 
-def _estimate(call: Callable[[], Any], starting: Callable[[str], None], name: str) -> float:
-    """Seconds of a call, after some to warm up."""
-    starting(name)
-    for _ in range(2):
-        call()
-    begin, count = time.perf_counter(), 0
-    while count < 2 or (time.perf_counter() - begin < 0.02 and count < MOST_CALLS):
-        call()
-        count += 1
-    return (time.perf_counter() - begin) / count
-
-
-def _block(
-    call: Callable[[], Any], count: int, samples: list[float], disturbed: list[float]
-) -> None:
-    clock = time.perf_counter_ns
-    for _ in range(2):
-        call()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-    for _ in range(count):
-        begin = clock()
-        call()
-        taken = (clock() - begin) * 1e-6
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-        (samples if after == before else disturbed).append(taken)
-        before = after
+def _flat(by_round: Sequence[Sequence[float]]) -> list[float]:
+    return [ms for calls in by_round for ms in calls]
 
 
 def timing(
     samples: Sequence[float], disturbed: Sequence[float], error: float, prepare_s: float
 ) -> Timing:
     """What counts: undisturbed calls, or all where those are too few."""
-    if len(samples) >= FEWEST_CALLS:
-        return Timing(tuple(samples), len(disturbed), 0, error, prepare_s)
-    return Timing((*samples, *disturbed), 0, len(disturbed), error, prepare_s)
+    return timing_by_round(Samples([list(samples)], [list(disturbed)]), error, prepare_s)
+
+
+def timing_by_round(samples: Samples, error: float, prepare_s: float) -> Timing:
+    """What counts: undisturbed calls, or all where those are too few."""
+    good, bad = samples.undisturbed, samples.disturbed
+    few = sum(map(len, good)) < FEWEST_CALLS
+    counted = [[*g, *b] for g, b in zip(good, bad, strict=True)] if few else good
+    left_out = sum(map(len, bad))
+    return Timing(
+        tuple(_flat(counted)),
+        0 if few else left_out,
+        left_out if few else 0,
+        error,
+        prepare_s,
+        tuple(map(tuple, counted)),
+        statistics.samples_to_text(good, bad),
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One network on all engines.
+
+    Attributes:
+        timings: of the engines whose output is the reference's.
+        failed: reasons of the others.
+        loop_ms: a fixed loop of multiply-adds, timed before every round.
+        layers: rows of edgeconv's profile; empty if none was asked for.
+    """
+
+    timings: dict[str, Timing]
+    failed: dict[str, str]
+    loop_ms: list[float]
+    layers: list[dict[str, Any]]
+
+    @property
+    def disturbed(self) -> float:
+        """Share of all calls during which another process took the core."""
+        bad = sum(t.dropped + t.disturbed for t in self.timings.values())
+        calls = sum(t.dropped + len(t.samples_ms) for t in self.timings.values())
+        return bad / calls if calls else 0.0
+
+    def to_json(self, samples: bool = True) -> dict[str, Any]:
+        """{"engines": ..., "noise": ..., "layers": ...}; engines have their ratios by paired
+        rounds, to edgeconv's time and to that of the fastest: [median, low, high].
+        """
+        engines = {name: t.to_json(samples) for name, t in self.timings.items()}
+        fastest = min(self.timings, key=lambda n: self.timings[n].median_ms, default="")
+        for key, base in (("ratio", OWN), ("ratio_fastest", fastest)):
+            if base in self.timings:
+                for name, t in self.timings.items():
+                    found = statistics.paired_ratio(t.by_round, self.timings[base].by_round)
+                    engines[name][key] = None if found is None else found.to_json()
+        engines.update({name: {"failed": reason} for name, reason in self.failed.items()})
+        made: dict[str, Any] = {
+            "engines": engines,
+            "noise": noise.to_json(self.loop_ms, self.disturbed),
+        }
+        return {**made, "layers": self.layers} if self.layers else made
 
 
 def measure(
     path: Path,
     engines: Sequence[str],
     threads: int,
-    seconds: float,
+    pace: Pace,
     cores: Cores,
     starting: Callable[[str], None] = lambda name: None,
-) -> tuple[dict[str, Timing], dict[str, str]]:
-    """(timings, reasons of the engines without one) of a network on seeded random inputs."""
+    profile: bool = False,
+) -> Measured:
+    """Time a network on seeded random inputs; with `profile`, edgeconv's layers too."""
     inputs = random_inputs(onnx.load(path))
     ready, failed = prepare(path, inputs, engines, threads, starting)
     if not ready:
-        return {}, failed
+        return Measured({}, failed, [], [])
+    clock, loop_ms = noise.clock(targets.host()), list[float]()
     starting(WAITING)
     with cores.for_measuring():
-        timed = time_in_turns(
+        timed = interleave(
             {name: r.bound.call for name, r in ready.items()},
-            seconds,
+            pace,
             settle=0.1 if threads > 1 else 0.0,
             starting=starting,
+            between=lambda: loop_ms.append(clock()),
         )
+        asked = ready[OWN].bound.profile if profile and OWN in ready else None
+        layers = [] if asked is None else asked()
     timings = {
-        name: timing(*samples, ready[name].error, ready[name].prepare_s)
+        name: timing_by_round(samples, ready[name].error, ready[name].prepare_s)
         for name, samples in timed.items()
     }
-    return timings, failed
+    return Measured(timings, failed, loop_ms, layers)
 
 
 def random_inputs(model: onnx.ModelProto, seed: int = 0) -> Arrays:
-    """Seeded standard-normal inputs by name, in the model's order."""
+    """Seeded inputs by name, in the model's order: standard-normal, integers from 0 to 9."""
     rng = np.random.default_rng(seed)
     known = {t.name for t in model.graph.initializer}
-    return {
-        i.name: rng.standard_normal(
-            [d.dim_value for d in i.type.tensor_type.shape.dim], dtype=np.float32
-        )
-        for i in model.graph.input
-        if i.name not in known
-    }
+    made: Arrays = {}
+    for value in model.graph.input:
+        if value.name not in known:
+            kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
+            if kind == np.float32:
+                made[value.name] = rng.standard_normal(shape, dtype=np.float32)
+            elif kind.kind in "fiu":
+                drawn = (
+                    rng.standard_normal(shape) if kind.kind == "f" else rng.integers(0, 10, shape)
+                )
+                made[value.name] = drawn.astype(kind)
+            else:
+                made[value.name] = rng.integers(0, 2, shape).astype(kind)
+    return made

@@ -1,4 +1,4 @@
-"""Whole networks on all engines; `make bench` runs three of them on three engines.
+"""Whole networks on all engines, as tables; `edgeconv bench nets` measures them too.
 
     python -m edgeconv.benchmarks.nets [NETWORK...] [-o nets.json] [--threads 1,2]
         [--engines edgeconv,onnxruntime,openvino] [--seconds 15] [--lock FILE]
@@ -11,16 +11,13 @@ in a process of its own, the engines in turns. Cases already in the file are ski
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import onnx
-
-from edgeconv.benchmarks import networks, options, worker
+from edgeconv.benchmarks import cases, options, running
 from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE
 from edgeconv.benchmarks.records import Case, Records
+from edgeconv.benchmarks.rounds import Pace
 from edgeconv.benchmarks.summary import compare, engine_order, faults, geometric_mean
 from edgeconv.targets import host
 
@@ -30,22 +27,22 @@ DEFAULT = ("shufflenet", "squeezenet", "resnet50")
 
 def summary(content: Mapping[str, Any]) -> str:
     """Markdown: one table for each number of threads, then what failed."""
-    cases: dict[str, Case] = content["cases"]
+    measured: dict[str, Case] = content["cases"]
     parts = []
-    for threads in sorted({c["threads"] for c in cases.values()}):
-        chosen = [c for c in cases.values() if c["threads"] == threads]
+    for threads in sorted({c["threads"] for c in measured.values()}):
+        chosen = [c for c in measured.values() if c["threads"] == threads]
         parts.append(f"**{threads} thread{'s' * (threads > 1)}**, median ms\n\n{_table(chosen)}")
-    broken = faults({key: {"": case["engines"]} for key, case in cases.items()})
+    broken = faults({key: {"": case["engines"]} for key, case in measured.items()})
     return "\n".join(parts + ([broken] if broken else []))
 
 
-def _table(cases: list[Case]) -> str:
-    names = engine_order(name for case in cases for name in case["engines"])
+def _table(rows: list[Case]) -> str:
+    names = engine_order(name for case in rows for name in case["engines"])
     titles = " | ".join(PEERS[name].title for name in names)
     lines = [f"| network | {titles} | fastest other / edgeconv |", "|---|" + "---:|" * len(names)]
     lines[1] += "---:|"
     ratios = []
-    for case in cases:
+    for case in rows:
         times = {n: e["median_ms"] for n, e in case["engines"].items() if "median_ms" in e}
         least = min(times.values(), default=0.0)
         cells = []
@@ -59,7 +56,7 @@ def _table(cases: list[Case]) -> str:
         lines.append(f"| {case['network']} | {' | '.join(cells)} |")
     mean = f"{geometric_mean(ratios):.2f}" if ratios else "–"
     lines.append(f"| geometric mean |{' |' * len(names)} {mean} |")
-    errors = [(n, [c["engines"].get(n, {}).get("error", 0.0) for c in cases]) for n in names]
+    errors = [(n, [c["engines"].get(n, {}).get("error", 0.0) for c in rows]) for n in names]
     worst = ", ".join(f"{PEERS[n].title} {max(e):.1e}" for n, e in errors if n != REFERENCE)
     lines += ["", f"Largest errors, relative to the largest output of ONNX Runtime: {worst}."]
     return "\n".join(lines) + "\n"
@@ -98,29 +95,17 @@ def main() -> None:
     if not all(1 <= t <= host().cores for t in chosen.threads):
         parser.error(f"--threads is between 1 and {host().cores} on this machine")
     engines = options.engines(parser, chosen)
-    records = Records(chosen.output, PROGRAMME, {"seconds": chosen.seconds, "engines": engines})
-    for threads in chosen.threads:
-        for name in chosen.networks:
-            key = f"{Path(name).stem}, {threads} thread{'s' * (threads > 1)}"
-            if key not in records:
-                records.add(key, _measure(name, threads, engines, chosen))
-            print(line(key, records.cases[key]["engines"]), flush=True)
+    pace = Pace(seconds=chosen.seconds)
+    method = running.Method(engines, pace, limit=chosen.limit, lock=chosen.lock)
+    records = Records(chosen.output, PROGRAMME, method.settings)
+    items = [cases.of_network(name, t) for t in chosen.threads for name in chosen.networks]
+    running.run(
+        records,
+        items,
+        method,
+        done=lambda key, case: print(line(key, case["engines"]), flush=True),
+    )
     print("\n" + summary(records.content))
-
-
-def _measure(name: str, threads: int, engines: list[str], chosen: argparse.Namespace) -> Case:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "network.onnx")
-        onnx.save(networks.load(name), path)
-        measured = worker.run(
-            {"network": path},
-            engines,
-            threads=threads,
-            seconds=chosen.seconds,
-            limit=chosen.limit,
-            lock=chosen.lock,
-        )
-    return {"network": Path(name).stem, "threads": threads, "engines": measured["network"]}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ statistics instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,65 @@ def load(name: str) -> onnx.ModelProto:
     if name in light_names():
         return light_network(name, logits=True)
     if Path(name).suffix == ".onnx":
-        return onnx.load(name)
+        return _from_file(name)
     raise EdgeconvError(f"no network '{name}'; there are {', '.join(names())}, or an .onnx file")
+
+
+def _from_file(name: str) -> onnx.ModelProto:
+    try:
+        return onnx.load(name)
+    except Exception as error:  # protobuf has its own kinds
+        raise EdgeconvError(f"can't read {name} as an ONNX file: {error}") from error
+
+
+def check(wanted: Iterable[str]) -> None:
+    """Refuse names of no network, before anything is measured.
+
+    Raises:
+        EdgeconvError: one of them is neither a name nor an ONNX file that exists.
+    """
+    for name in wanted:
+        if Path(name).suffix == ".onnx":
+            if not Path(name).is_file():
+                raise EdgeconvError(f"{name} does not exist")
+        elif name not in names():
+            raise EdgeconvError(
+                f"no network '{name}'; there are {', '.join(names())}, or an .onnx file"
+            )
+
+
+def with_fixed_shapes(
+    model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]
+) -> onnx.ModelProto:
+    """The model with its inputs' open dimensions fixed, for engines that take no other.
+
+    Raises:
+        EdgeconvError: there is no such input, a shape does not fit, or a dimension stays open.
+    """
+    known = {t.name for t in model.graph.initializer}
+    inputs = {i.name: i.type.tensor_type.shape for i in model.graph.input if i.name not in known}
+    for name, sizes in shapes.items():
+        if name not in inputs:
+            raise EdgeconvError(f"no input '{name}'; there are {', '.join(inputs)}")
+        dims = inputs[name].dim
+        fixed = [d.dim_value for d in dims]
+        if len(fixed) != len(sizes) or any(
+            f not in (0, s) for f, s in zip(fixed, sizes, strict=True)
+        ):
+            raise EdgeconvError(f"input '{name}' cannot have shape {'x'.join(map(str, sizes))}")
+        for dim, size in zip(dims, sizes, strict=True):
+            dim.dim_value = size
+    open_inputs = [n for n, s in inputs.items() if any(d.dim_value < 1 for d in s.dim)]
+    if open_inputs:
+        raise EdgeconvError(
+            f"input '{open_inputs[0]}' has open dimensions; fix them with input_shapes={{...}}"
+        )
+    if shapes:  # what was inferred from the open shapes no longer holds
+        del model.graph.value_info[:]
+        for output in model.graph.output:
+            output.type.tensor_type.ClearField("shape")
+        return onnx.shape_inference.infer_shapes(model)
+    return model
 
 
 def light_names() -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,32 @@ class Records:
             self.content["sessions"].append(provenance())
             self._session = len(self.content["sessions"]) - 1
         self.cases[key] = {**case, "session": self._session}
-        if self.path is None:
-            return
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, self.path)
+        if self.path is not None:
+            self.save(self.path)
+
+    def save(self, path: Path) -> None:
+        """Write a file; a reader never sees half of it.
+
+        Raises:
+            EdgeconvError: it can't be written.
+        """
+        part = path.with_name(path.name + ".part")
+        try:
+            part.write_text(_INNER.sub(_on_one_line, _dump(self.content)), encoding="utf-8")
+            os.replace(part, path)
+        except OSError as error:
+            raise EdgeconvError(f"can't write {path}: {error.strerror or error}") from error
+
+
+def _dump(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1) + "\n"
+
+
+_INNER = re.compile(r"\[[^][{}\"]*\]")  # lists of numbers
+
+
+def _on_one_line(found: re.Match[str]) -> str:
+    return " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]")
 
 
 def read(path: Path) -> dict[str, Any]:

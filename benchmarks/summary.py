@@ -37,6 +37,21 @@ def compare(case: str, engines: Engines) -> Comparison | None:
     return Comparison(case, own, peer, times[peer])
 
 
+def ratio_to_own(engines: Engines, name: str) -> float | None:
+    """An engine's time over edgeconv's: by paired rounds where they are kept, else of medians."""
+    engine, own = engines.get(name, {}), engines.get(OWN, {})
+    if "median_ms" not in engine or "median_ms" not in own:
+        return None
+    paired = engine.get("ratio")
+    return float(paired[0] if paired else engine["median_ms"] / own["median_ms"])
+
+
+def fastest_other(engines: Engines) -> str | None:
+    """The engine besides edgeconv with the smallest `ratio_to_own`."""
+    ratios = {n: r for n in engines if n != OWN and (r := ratio_to_own(engines, n)) is not None}
+    return min(ratios, key=lambda n: ratios[n], default=None)
+
+
 def geometric_mean(ratios: Iterable[float]) -> float:
     """exp of the mean logarithm; nan of nothing."""
     logs = [math.log(r) for r in ratios]

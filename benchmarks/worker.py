@@ -4,8 +4,8 @@ An engine that crashes or hangs takes its process along. The process notes which
 working on, so `run` knows which one to leave out when it tries again.
 
 Job and result are JSON files in a folder: `job.json` {"models": {name: ONNX file}, "engines":
-[names], "threads": n, "seconds": s, "lock": file or null, "skip": {model: {engine: reason}}},
-`result.json` {model: {engine: timing or {"failed": reason}}}.
+[names], "threads": n, "pace": {...}, "target": name, "profile": bool, "lock": file or null, "skip":
+{model: {engine: reason}}}, `result.json` {model: what `harness.Measured.to_json` gives}.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgeconv.benchmarks import harness
-from edgeconv.benchmarks.peers import REFERENCE
+from edgeconv.benchmarks.harness import ROUNDS
+from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE
+from edgeconv.benchmarks.peers import edgeconv as own_peer
+from edgeconv.benchmarks.rounds import Pace
 from edgeconv.errors import EdgeconvError
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -43,12 +47,35 @@ def run(
     limit: float,
     lock: Path | None = None,
 ) -> Measurements:
+    """The engines' times on each model, without samples; see `measure`."""
+    pace = Pace(ROUNDS, seconds)
+    found = measure(models, engines, threads=threads, pace=pace, limit=limit, lock=lock)
+    engines_of: Measurements = {name: result["engines"] for name, result in found.items()}
+    for results in engines_of.values():
+        for engine in results.values():
+            engine.pop("samples_ms", None)
+    return engines_of
+
+
+def measure(
+    models: Mapping[str, Path],
+    engines: Sequence[str],
+    *,
+    threads: int,
+    pace: Pace,
+    limit: float,
+    lock: Path | None = None,
+    target: str = "host",
+    profile: bool = False,
+) -> Measurements:
     """Measure all engines on each model in one process; again without an engine that broke it.
 
     Args:
         models: ONNX files by name.
-        seconds: measuring time of each model.
+        pace: how long each model is measured.
         limit: seconds an engine may take for one step; then the process is ended.
+        target: what edgeconv compiles for; it must run here.
+        profile: with the times of edgeconv's layers.
 
     Raises:
         EdgeconvError: the process ended outside any engine, or in the reference.
@@ -58,8 +85,10 @@ def run(
         "models": {name: str(path.resolve()) for name, path in models.items()},
         "engines": list(engines),
         "threads": threads,
-        "seconds": seconds,
+        "pace": asdict(pace),
         "lock": None if lock is None else str(lock.resolve()),
+        "target": target,
+        "profile": profile,
         "skip": skip,
     }
     while True:
@@ -118,6 +147,9 @@ def main() -> None:
     _end_with_parent()
     folder = Path(sys.argv[1])
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    pace = Pace(**job["pace"])
+    if job["target"] != "host":
+        PEERS[OWN] = own_peer.for_target(job["target"])
 
     cores = harness.Cores(job["threads"], None if job["lock"] is None else Path(job["lock"]))
     stage = (folder / "stage").open("w", encoding="utf-8")
@@ -132,12 +164,11 @@ def main() -> None:
 
         skipped = job["skip"][model]
         engines = [e for e in job["engines"] if e not in skipped]
-        timings, failed = harness.measure(
-            Path(path), engines, job["threads"], job["seconds"], cores, starting
+        measured = harness.measure(
+            Path(path), engines, job["threads"], pace, cores, starting, job["profile"]
         )
-        result[model] = {name: timing.to_json() for name, timing in timings.items()}
-        for name, reason in {**skipped, **failed}.items():
-            result[model][name] = {"failed": reason}
+        measured.failed.update(skipped)
+        result[model] = measured.to_json()
     (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
     sys.stdout.flush()
     os._exit(0)  # some engines crash while they unload

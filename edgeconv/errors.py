@@ -17,6 +17,10 @@ class TargetError(EdgeconvError):
     """The target is unknown, or its description is wrong."""
 
 
+class ShapeError(EdgeconvError):
+    """A text in the shape grammar is malformed, or describes no convolution."""
+
+
 class InputError(EdgeconvError):
     """A value given to a compiled model does not fit: name, shape or type."""
 

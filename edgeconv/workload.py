@@ -4,12 +4,16 @@ shares.
 
 from __future__ import annotations
 
+import re
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 from edgeconv.clusters import Clusters
+from edgeconv.errors import ShapeError
 from edgeconv.layout import Layout
 
 
@@ -232,6 +236,88 @@ class Conv2d:
             f"p{pads} d{self.dilation[0]}x{self.dilation[1]} g{self.groups}"
             f"{shuffle}{depth}{branches}"
         )
+
+    @classmethod
+    def parse(cls, text: str) -> Conv2d:
+        """The convolution that the shape grammar describes; `str` writes it.
+
+        The order after the arrow is free. What is left out is 1, padding 0; `k3` is `k3x3`, `p1`
+        is `p1,1,1,1`, `p1,2` has 1 above and below, 2 left and right.
+
+        Raises:
+            ShapeError: the text is not of the grammar, or describes no convolution.
+        """
+        return _parse(text)
+
+
+_HEAD = re.compile(r"(?:(\d+)\*)?(\d+)x(\d+)x(\d+)->(\d+)", re.ASCII)
+_WORD = re.compile(r"(shuffle|[a-z]+)(-?\d+(?:[x,]-?\d+)*)", re.ASCII)
+_EXAMPLE = "such as 64x56x56->64 k3x3 s1x1 p1,1,1,1 d1x1 g8"
+_FIELDS = {
+    "k": "kernel_size",
+    "s": "stride",
+    "d": "dilation",
+    "p": "padding",
+    "g": "groups",
+    "shuffle": "input_shuffle",
+}
+_MOST = 1 << 20  # of any number in a shape
+
+
+def _parse(text: str) -> Conv2d:
+    def fault(reason: str) -> ShapeError:
+        return ShapeError(f"shape '{text.strip()}': {reason}")
+
+    first, *words = re.sub(r"\s*->\s*", "->", text.strip()).split() or [""]
+    head = _HEAD.fullmatch(first.rstrip(","))
+    if head is None:
+        raise fault(f"it begins with CHANNELSxHEIGHTxWIDTH->CHANNELS, {_EXAMPLE}")
+    sizes = [int(number or 1) for number in head.groups()]
+    found: dict[str, tuple[int, ...]] = {}
+    for word in words:
+        match = _WORD.fullmatch(word.rstrip(","))
+        if match is None or match[1] not in _FIELDS:
+            raise fault(f"'{word}' is none of k, s, p, d, g, shuffle and its numbers, {_EXAMPLE}")
+        if match[1] in found:
+            raise fault(f"{match[1]} is given twice")
+        found[match[1]] = tuple(map(int, re.split("[x,]", match[2])))
+    if "k" not in found:
+        raise fault(f"the kernel is missing, {_EXAMPLE}")
+    numbers = [*sizes, *(n for name, v in found.items() if name != "p" for n in v)]
+    if not all(1 <= n <= _MOST for n in numbers):
+        raise fault(f"each number but padding is from 1 to {_MOST}")
+    fields = {_FIELDS[name]: _spread(name, values, fault) for name, values in found.items()}
+    batch, channels, height, width, filters = sizes
+    conv = Conv2d(batch, channels, height, width, filters, **fields)
+    _check(conv, fault)
+    return conv
+
+
+def _spread(name: str, values: tuple[int, ...], fault: Callable[[str], ShapeError]) -> Any:
+    """The value of a field: short forms written out."""
+    count = len(values)
+    if name in ("g", "shuffle"):
+        if count != 1:
+            raise fault(f"{name} takes one number")
+        return values[0]
+    if name == "p":
+        if count not in (1, 2, 4):
+            raise fault("p takes one number, two (vertical, horizontal) or four")
+        return values * (4 // count)
+    if count > 2:
+        raise fault(f"{name} takes one number or two, such as {name}3x3")
+    return values * (2 // count)
+
+
+def _check(conv: Conv2d, fault: Callable[[str], ShapeError]) -> None:
+    """Refuse what no convolution can be."""
+    for channels, what in ((conv.in_channels, "input"), (conv.out_channels, "output")):
+        if channels % conv.groups:
+            raise fault(f"{conv.groups} groups do not divide {channels} {what} channels")
+    if conv.in_channels % conv.input_shuffle:
+        raise fault(f"{conv.in_channels} channels cannot be shuffled in {conv.input_shuffle}")
+    if conv.out_height < 1 or conv.out_width < 1:
+        raise fault("the kernel is larger than the padded map")
 
 
 @dataclass(frozen=True)

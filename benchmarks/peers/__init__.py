@@ -33,18 +33,20 @@ PEERS: dict[str, Peer] = {
         pytorch.INDUCTOR,
         pytorch.INDUCTOR_CHANNELS_LAST,
         tvm.PEER,
+        tvm.TUNED,
     )
 }
 OWN, REFERENCE = "edgeconv", "onnxruntime"
 
 
 def find(names: list[str] | None = None) -> tuple[list[Peer], list[Peer]]:
-    """(installed, absent) of the engines named, or of all.
+    """(installed, absent) of the engines named, or of all but those that run on request.
 
     Raises:
         KeyError: there is no engine of that name.
     """
-    wanted = [PEERS[n] for n in (list(PEERS) if names is None else names)]
+    known = [name for name, peer in PEERS.items() if not peer.on_request]
+    wanted = [PEERS[n] for n in (known if names is None else names)]
     return [p for p in wanted if p.available], [p for p in wanted if not p.available]
 
 

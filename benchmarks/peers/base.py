@@ -25,10 +25,12 @@ class Bound:
     Attributes:
         call: one inference on inputs already in the engine's hands; this is what is timed.
         outputs: the results of the last call, in the ONNX model's order, shapes and layout.
+        profile: times of single layers, where the engine tells them.
     """
 
     call: Callable[[], Any]
     outputs: Callable[[], list[np.ndarray]]
+    profile: Callable[[], list[dict[str, Any]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Peer:
         prepare: (ONNX file, inputs by name, threads) -> Bound; raises Unsupported, or whatever the
             engine raises.
         note: what a reader of a table must know about how it runs.
+        on_request: runs only where it is asked for by name.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Peer:
     modules: tuple[str, ...]
     prepare: Callable[[Path, Arrays, int], Bound]
     note: str
+    on_request: bool = False
 
     @property
     def available(self) -> bool:

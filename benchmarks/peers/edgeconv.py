@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import edgeconv
 from edgeconv.benchmarks.peers.base import Arrays, Bound, Peer
 
+PROFILE_RUNS = 20
 
-def prepare(path: Path, inputs: Arrays, threads: int) -> Bound:
-    """Compiled for the host, untuned."""
-    call = edgeconv.compile(path, "host", threads=threads).bind(inputs)
-    return Bound(call, lambda: list(call.outputs.values()))
+
+def prepare(path: Path, inputs: Arrays, threads: int, target: str = "host") -> Bound:
+    """Compiled for a target that runs here, with the records that ship for it."""
+    model = edgeconv.compile(path, target, threads=threads)
+    call = model.bind(inputs)
+
+    def profile() -> list[dict[str, Any]]:
+        return [asdict(row) for row in model.profile(inputs, repeat=PROFILE_RUNS).rows]
+
+    return Bound(call, lambda: list(call.outputs.values()), profile)
 
 
 PEER = Peer("edgeconv", "edgeconv", ("edgeconv",), ("edgeconv",), prepare, "untuned, bound call")
+
+
+def for_target(target: str) -> Peer:
+    """The same, compiled for another target."""
+    prepared = partial(prepare, target=target)
+    return replace(PEER, prepare=prepared, note=f"{PEER.note}, for {target}")

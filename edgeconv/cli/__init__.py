@@ -10,7 +10,19 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeconv.cli import compile, compress, device, doctor, explain, inspect, profile, run, targets
+from edgeconv.cli import (
+    bench,
+    compile,
+    compress,
+    device,
+    doctor,
+    explain,
+    inspect,
+    profile,
+    report,
+    run,
+    targets,
+)
 from edgeconv.cli.logs import VERBOSE_HELP, be_verbose
 from edgeconv.version import __version__
 
@@ -27,6 +39,8 @@ app = typer.Typer(
 for _module in (compile, run, inspect, explain, profile, compress, targets, doctor):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
 app.add_typer(device.app, name="device")
+app.add_typer(bench.app, name="bench")
+app.command("report")(report.command)
 
 
 def _version(value: bool) -> None:

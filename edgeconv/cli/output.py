@@ -34,6 +34,7 @@ __all__ = [
     "replacing",
     "size",
     "table",
+    "text",
     "write_json",
 ]
 
@@ -145,6 +146,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 def size(count: int) -> str:
     """A number of bytes in KiB or MiB."""
     return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
+
+
+def text(content: str) -> None:
+    """Print a text as it is."""
+    sys.stdout.write(content)
 
 
 def plural(count: int, word: str) -> str:

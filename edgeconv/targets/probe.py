@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -56,15 +57,21 @@ def peak_gflops(device: Device) -> float:
 
     Some 20 ms of measuring. The best of ten runs: anything less was disturbed.
     """
+    run = multiply_add_loop(device)
+    best = float("inf")
+    for _ in range(10):
+        begin = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - begin)
+    return flops(device) / best / 1e9
+
+
+def multiply_add_loop(device: Device) -> Callable[[], None]:
+    """A call of nothing but multiply-adds, always as many; for the host only."""
     module, values = build(device), buffer_values(device)
     raw = np.zeros(values.nbytes + 64, np.uint8)
     start = -raw.ctypes.data % 64
     buffer = raw[start : start + values.nbytes].view(np.float32).reshape(values.shape)
     buffer[...] = values
     tensor, run = tvm_ffi.from_dlpack(buffer), module["probe"]
-    best = float("inf")
-    for _ in range(10):
-        begin = time.perf_counter()
-        run(tensor)
-        best = min(best, time.perf_counter() - begin)
-    return flops(device) / best / 1e9
+    return lambda: run(tensor)

@@ -72,6 +72,13 @@ def test_find_separates_the_absent() -> None:
         peers.find(["nosuch"])
 
 
+def test_what_takes_long_runs_only_on_request() -> None:
+    assert PEERS["tvm_tuned"].on_request
+    everything = [p.name for found in peers.find() for p in found]
+    assert set(everything) == PEERS.keys() - {"tvm_tuned"}
+    assert [p.name for found in peers.find(["tvm_tuned"]) for p in found] == ["tvm_tuned"]
+
+
 def test_one_delegate_takes_a_whole_flatbuffer(tmp_path: Path) -> None:
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
     from edgeconv.benchmarks.peers.tflite import wholly_delegated

@@ -25,7 +25,16 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["run", "--threads", "x", "n"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--version"],
+        ["--help"],
+        ["run", "--threads", "x", "n"],
+        ["bench", "groups", "--help"],
+        ["bench", "groups", "--threads", "x"],
+    ],
+)
 def test_nothing_heavy_is_loaded(arguments: list[str]) -> None:
     done = python(
         "import sys; from edgeconv.cli import app\n"

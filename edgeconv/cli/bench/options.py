@@ -1,0 +1,163 @@
+"""Options that the measuring commands share, and what they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeconv.cli import output as out
+from edgeconv.errors import EdgeconvError
+
+if TYPE_CHECKING:
+    from edgeconv.benchmarks.running import Method
+
+MOST_ROUNDS = 100_000
+
+Engines = Annotated[
+    str | None,
+    typer.Option(
+        "--engines",
+        metavar="A,B",
+        help="Engines beside edgeconv and ONNX Runtime. Default: all that are installed.",
+        show_default=False,
+    ),
+]
+ThreadList = Annotated[
+    str, typer.Option("--threads", metavar="N,N", help="Numbers of threads, each measured.")
+]
+BenchTarget = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="NAME|FILE",
+        help="What edgeconv compiles for; it must run here.",
+    ),
+]
+Rounds = Annotated[
+    int,
+    typer.Option(
+        "--rounds",
+        min=5,
+        max=MOST_ROUNDS,
+        metavar="N",
+        help="Rounds a case; in each, every engine runs a block of calls.",
+    ),
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option(
+        "--seconds",
+        min=0.01,
+        max=86_400.0,
+        metavar="S",
+        help="Measure each case for so long instead, in at most --rounds rounds and at least 5.",
+        show_default=False,
+    ),
+]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Keep results and raw samples; cases that are in FILE are not measured again.",
+        show_default=False,
+    ),
+]
+CsvFile = Annotated[
+    str | None,
+    typer.Option(
+        "--csv",
+        metavar="FILE",
+        help="Write one row an engine; - prints it instead of the table.",
+        show_default=False,
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Fail where the machine was noisy, instead of saying so.")
+]
+Limit = Annotated[
+    float,
+    typer.Option(
+        "--limit", min=1.0, metavar="S", help="Seconds an engine may take to convert and load."
+    ),
+]
+Lock = Annotated[
+    Path | None,
+    typer.Option(
+        "--lock",
+        metavar="FILE",
+        help="Hold FILE locked while measuring: several programs may share a machine.",
+        show_default=False,
+    ),
+]
+Mode = Annotated[
+    bool,
+    typer.Option(
+        "--chain", help="Four such layers in a row, each with weights of its own and ReLU."
+    ),
+]
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """Comma-separated positive numbers, each once.
+
+    Raises:
+        typer.BadParameter: there is none, or a word is no positive number.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words or not all(w.isascii() and w.isdigit() and 0 < int(w) < 2**31 for w in words):
+        raise typer.BadParameter(
+            f"'{text}' is no list of positive numbers such as 1,2,4", param_hint=f"'{option}'"
+        )
+    return list(dict.fromkeys(int(w) for w in words))
+
+
+def words(text: str) -> list[str]:
+    """Comma-separated words, each once."""
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def check_outputs(json_file: Path | None, csv_file: str | None) -> None:
+    """Refuse early what can't be written.
+
+    Raises:
+        EdgeconvError: so.
+    """
+    if json_file is not None:
+        out.check_output(json_file)
+    if csv_file is not None and csv_file != "-":
+        out.check_output(Path(csv_file), [json_file] if json_file else [])
+
+
+def method(
+    *,
+    engines: str | None,
+    threads: list[int],
+    target: str,
+    rounds: int,
+    seconds: float | None,
+    strict: bool,
+    limit: float,
+    lock: Path | None,
+    profile: bool = False,
+) -> Method:
+    """How to measure; says which engines are absent, and how to add them.
+
+    Raises:
+        EdgeconvError: an engine, a thread count or the target does not fit.
+    """
+    from edgeconv.benchmarks import running
+    from edgeconv.benchmarks.rounds import Pace
+
+    running.check_threads(threads)
+    running.check_target(target)
+    if lock is not None and not lock.parent.is_dir():
+        raise EdgeconvError(f"can't lock {lock}: the folder {lock.parent} does not exist")
+    names, absent = running.engines(None if engines is None else words(engines))
+    for peer in absent:
+        out.message("note", f"{peer.title} is absent; {peer.install}")
+    pace = Pace(rounds, seconds)
+    return running.Method(names, pace, target, profile, strict, limit, lock)

@@ -1,0 +1,74 @@
+"""`edgeconv report`: results as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeconv.cli import output as out
+from edgeconv.cli.failures import guarded
+from edgeconv.cli.logs import Verbose
+
+Results = Annotated[
+    list[Path],
+    typer.Argument(metavar="RESULTS.json...", help="What `edgeconv bench --json` wrote."),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="The page: .html, or .md for tables in Markdown."
+    ),
+]
+Charts = Annotated[
+    Path | None,
+    typer.Option(
+        "--charts",
+        metavar="FOLDER",
+        help="Also write every chart as an SVG file.",
+        show_default=False,
+    ),
+]
+
+
+@guarded
+def command(
+    results: Results,
+    output: Output = Path("report.html"),
+    charts: Charts = None,
+    verbose: Verbose = False,
+) -> None:
+    """Make one self-contained page of benchmark results.
+
+    Charts, tables that sort and download as CSV, method and environment; no network access.
+
+    \b
+    Example:
+      edgeconv report benchmarks/results/*.json -o report.html
+      edgeconv report benchmarks/results/*.json -o docs/performance.md
+    """
+    if output.suffix not in (".html", ".md"):
+        raise typer.BadParameter(f"'{output}' ends in neither .html nor .md", param_hint="'-o'")
+    out.check_output(output, results)
+    if charts is not None:
+        out.check_output(charts / "chart.svg")
+    with out.progress("loading"):
+        from edgeconv.benchmarks import page, report
+        from edgeconv.benchmarks.records import read
+
+        contents = report.named({path: read(path) for path in results})
+        if output.suffix == ".md":
+            text = report.markdown(contents)
+        else:
+            text = page.write_page(contents)
+        with out.replacing(output) as file:
+            file.write(text.encode())
+        drawn = {} if charts is None else page.write_charts(contents)
+        for name, drawing in drawn.items():
+            assert charts is not None
+            with out.replacing(charts / name) as file:
+                file.write(drawing.encode())
+    out.line(f"written  {output} ({out.size(output.stat().st_size)})")
+    if charts is not None:
+        out.line(f"written  {charts} ({out.plural(len(drawn), 'chart')})")
