@@ -33,6 +33,7 @@ class Family:
     title: str
     exact: bool  # sums the products of the definition, in some order
     slices: bool  # takes `Conv2d.slices`
+    knobs: type[Any]  # the dataclass of its settings
     supports: Callable[[ConvTask, Device], Mismatch | None]
     candidates: Callable[[ConvTask, Device], Iterator[Any]]
     estimate: Callable[[ConvTask, Any, Device], float]
@@ -57,9 +58,10 @@ class Family:
 def _family(
     name: str, title: str, module: Any, *, exact: bool = True, slices: bool = False
 ) -> Family:
-    own = ("name", "title", "exact", "slices")
+    own = ("name", "title", "exact", "slices", "knobs")
     functions = [f for f in Family.__dataclass_fields__ if f not in own]
-    return Family(name, title, exact, slices, **{f: getattr(module, f) for f in functions})
+    found = {f: getattr(module, f) for f in functions}
+    return Family(name, title, exact, slices, module.Knobs, **found)
 
 
 FAMILIES: tuple[Family, ...] = (

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeconv.cli import compile, doctor, explain, inspect, profile, run, targets
+from edgeconv.cli import compile, doctor, explain, inspect, profile, records, run, targets
 from edgeconv.cli.logs import VERBOSE_HELP, be_verbose
 from edgeconv.version import __version__
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 for _module in (compile, run, inspect, explain, profile, targets, doctor):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
+app.add_typer(records.app, name="records")
 
 
 def _version(value: bool) -> None:

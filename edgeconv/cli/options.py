@@ -43,6 +43,18 @@ Exact = Annotated[
         "--exact", help="Never use Winograd convolution: slower, and rounds like the plain sum."
     ),
 ]
+NoRecords = Annotated[
+    bool, typer.Option("--no-records", help="Default knobs only: no tuned ones (`edgeconv tune`).")
+]
+RecordFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--records",
+        metavar="DIR",
+        help="Folder of tuned knobs, instead of your own in ~/.local/share/edgeconv/tuning.",
+        show_default=False,
+    ),
+]
 InputShapes = Annotated[
     list[str] | None,
     typer.Option(
