@@ -27,15 +27,17 @@ from edgeconv.workload import ConvTask
 FIRST_BLOCK_S = 5e-4  # of the first round, which drops who is far behind
 FAR_BEHIND = 1.5  # times the default
 MOST_CALLS = 100_000
-Library = tuple[bytes, list[Candidate]]
+PREPARING, TIMING = -1, -2  # notes that name no candidate
+Library = tuple[bytes, list[tuple[Candidate, int]]]  # and the number of its kernel there
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to measure: rounds, and seconds of a block of calls."""
+    """How to measure: rounds, seconds of a block of calls, whether to drop who is far behind."""
 
     rounds: int = 5
     block_s: float = 2e-3
+    drop: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,55 +62,55 @@ class Outcome:
 
 
 class Session:
-    """Where kernels run: this machine, or what an opener connects to."""
+    """Where kernels run: this process. `remote.BoardSession` is a board."""
 
-    def __init__(self, opener: Callable[[], Any] | None = None) -> None:
-        self.remote = None if opener is None else opener()
-        self.device = tvm.cpu() if self.remote is None else self.remote.cpu()
+    def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="edgeconv-tune-")
         self._count = 0
 
-    def load(self, library: bytes) -> Any:
+    def threads(self, count: int) -> None:
+        """Let parallel kernels run on so many threads."""
+        threads.use(count)
+
+    def load(self, library: bytes, device: Device) -> Any:
         """The module in a shared library."""
         self._count += 1
-        name = f"tune{self._count}.so"
-        path = Path(self._folder.name, name)
+        path = Path(self._folder.name, f"tune{self._count}.so")
         path.write_bytes(library)
-        if self.remote is None:
-            return tvm.runtime.load_module(str(path))
-        self.remote.upload(str(path))
-        return self.remote.load_module(name)
+        module = tvm.runtime.load_module(str(path))
+        path.unlink()
+        return module
 
     def tensor(self, array: np.ndarray) -> Any:
         """A flat copy of an array where the kernels run."""
-        flat = np.ascontiguousarray(array).reshape(-1)
-        return tvm.runtime.tensor(flat, self.device)
+        return tvm.runtime.tensor(np.ascontiguousarray(array).reshape(-1))
+
+    def write(self, tensor: Any, array: np.ndarray) -> None:
+        """Copy an array into a tensor."""
+        tensor.copyfrom(np.ascontiguousarray(array).reshape(-1))
+
+    def read(self, tensor: Any) -> np.ndarray:
+        """A flat copy of a tensor."""
+        return np.asarray(tensor.numpy())
 
     def timer(self, module: Any, symbol: str, arguments: Sequence[Any]) -> Callable[[int], float]:
-        """Seconds that a number of calls takes."""
-        if self.remote is None:
-            function = module[symbol]
+        """What runs a function so many times and returns the seconds; see `kernels.symbol`."""
+        function, before, after = module[symbol], arguments[:-3], arguments[-3:]
 
-            def here(calls: int) -> float:
-                begin = time.perf_counter()
-                function(*arguments[:-4], calls, *arguments[-3:])
-                return time.perf_counter() - begin
+        def run(calls: int) -> float:
+            begin = time.perf_counter()
+            function(*before, calls, *after)
+            return time.perf_counter() - begin
 
-            return here
-        evaluator = module.time_evaluator(symbol, self.device, number=1, repeat=1)
-
-        def there(calls: int) -> float:
-            return float(evaluator(*arguments[:-4], calls, *arguments[-3:]).results[0])
-
-        return there
+        return run
 
 
 _session: list[Session] = []
 
 
-def open_session(opener: Callable[[], Any] | None) -> None:
-    """Connect this process with what it measures on."""
-    _session[:] = [Session(opener)]
+def open_session(address: str | None) -> None:
+    """Connect this process with what it measures on: a board, or itself."""
+    _session[:] = [Session()]
 
 
 class _Kernel:
@@ -129,7 +131,7 @@ class _Kernel:
         blob, copies, stride, bias = kernels.constants(
             self.task, self.device, self.candidate, given.weight, given.bias
         )
-        arguments = [*arrays, session.tensor(blob), 1, copies, stride, bias]
+        arguments = [*arrays, session.tensor(blob), copies, stride, bias]
         self.time = session.timer(self.module, self.symbol, arguments)
 
     def block(self, seconds: float) -> float:
@@ -148,55 +150,56 @@ def measure(
 ) -> list[Outcome]:
     """The outcome of every candidate, in the order of the libraries; the first is the default.
 
-    `note` is told the number of each candidate before it runs: who reads that knows which one
-    crashed or hung.
+    `note` is told the number of each candidate before it runs for the first time: who reads that
+    knows which one crashed or hung.
     """
     session = _session[0]
-    threads.use(device.cores)
+    note(PREPARING)
+    session.threads(device.cores)
     given = numbers.whole_numbers(task)
     blank = np.full_like(given.out, numbers.UNTOUCHED)
     out = session.tensor(blank)
     inputs = [session.tensor(a) for a in (given.data, given.residual) if a is not None]
     loaded = []
     for library, candidates in libraries:
-        module = session.load(library)
-        loaded += [_Kernel(c, module, i, task, device) for i, c in enumerate(candidates)]
+        module = session.load(library, device)
+        loaded += [_Kernel(c, module, i, task, device) for c, i in candidates]
+        note(PREPARING)
     faults: list[str] = []
     for number, kernel in enumerate(loaded):
         note(number)
-        out.copyfrom(blank.reshape(-1))
+        session.write(out, blank)
         kernel.prepare([*inputs, out], given, session)
         kernel.time(1)
-        got = np.asarray(out.numpy()).reshape(given.out.shape)
+        got = session.read(out).reshape(given.out.shape)
         faults.append(numbers.fault(task, given.out, got, kernel.candidate.of.exact) or "")
     if faults and not faults[0]:
-        _rounds([k for k, f in zip(loaded, faults, strict=True) if not f], plan, note, loaded)
+        right = [number for number, fault in enumerate(faults) if not fault]
+        for number in right:
+            note(number)
+            loaded[number].block(FIRST_BLOCK_S)
+        _rounds([loaded[number] for number in right], plan, note)
     return [
         Outcome(fault, tuple(kernel.samples), tuple(kernel.defaults))
         for kernel, fault in zip(loaded, faults, strict=True)
     ]
 
 
-def _rounds(
-    right: Sequence[_Kernel], plan: Plan, note: Callable[[int], None], loaded: Sequence[_Kernel]
-) -> None:
+def _rounds(right: Sequence[_Kernel], plan: Plan, note: Callable[[int], None]) -> None:
     """Time all, in turns; the default is the first and takes part in every round."""
     default, alive = right[0], list(right)
-    numbers_of = {id(kernel): number for number, kernel in enumerate(loaded)}
-    for kernel in alive:
-        note(numbers_of[id(kernel)])
-        kernel.block(FIRST_BLOCK_S)
     for number in range(plan.rounds):
-        block_s = FIRST_BLOCK_S if number == 0 and plan.rounds > 1 else plan.block_s
+        first = number == 0 and plan.drop
+        block_s = FIRST_BLOCK_S if first else plan.block_s
         turn = number % len(alive)
         taken = {}
+        note(TIMING)  # once a round: who reads it takes time from the core
         for kernel in [*alive[turn:], *alive[:turn]]:
-            note(numbers_of[id(kernel)])
             taken[id(kernel)] = kernel.block(block_s)
         reference = taken[id(default)]
         for kernel in alive:
             kernel.samples.append(taken[id(kernel)])
             kernel.defaults.append(reference)
-        if number == 0:
+        if first:
             far = FAR_BEHIND * reference
             alive = [k for k in alive if k is default or taken[id(k)] <= far]

@@ -66,6 +66,7 @@ class Process:
         self._cores, self._setup = cores, setup
         self._child: subprocess.Popen[bytes] | None = None
         self._words: IO[bytes] | None = None
+        self._failure: ProcessFailed | None = None  # to start
 
     def call(self, timeout: float, function: Callable[..., Any], *arguments: Any) -> Any:
         """What the function returns there; `timeout` seconds may pass between two signs of life.
@@ -80,12 +81,18 @@ class Process:
 
     def send(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Begin a call; `receive` ends it."""
-        if self._child is None:
-            self._start()
-        self._write((function, arguments))
+        self._failure = None
+        try:
+            if self._child is None:
+                self._start()
+            self._write((function, arguments))
+        except ProcessFailed as error:
+            self._failure = error
 
     def receive(self, timeout: float) -> Any:
         """The result of the call that was begun; see `call`."""
+        if self._failure is not None:
+            raise self._failure
         note = None
         while True:
             try:
