@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeconv.cli import compile, doctor, explain, inspect, profile, records, run, targets
+from edgeconv.cli import compile, doctor, explain, inspect, profile, records, run, targets, tune
 from edgeconv.cli.logs import VERBOSE_HELP, be_verbose
 from edgeconv.version import __version__
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (compile, run, inspect, explain, profile, targets, doctor):
+for _module in (compile, run, inspect, explain, profile, tune, targets, doctor):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
 app.add_typer(records.app, name="records")
 

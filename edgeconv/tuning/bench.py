@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tvm
@@ -23,6 +23,9 @@ from edgeconv.targets import Device
 from edgeconv.tuning import kernels, numbers
 from edgeconv.tuning.candidates import Candidate
 from edgeconv.workload import ConvTask
+
+if TYPE_CHECKING:
+    from edgeconv.tuning.network import Timed
 
 FIRST_BLOCK_S = 5e-4  # of the first round, which drops who is far behind
 FAR_BEHIND = 1.5  # times the default
@@ -104,8 +107,19 @@ class Session:
 
         return run
 
+    def network(self, path: str, inputs: dict[str, np.ndarray]) -> Timed:
+        """A compiled network, ready to be timed."""
+        from edgeconv.tuning.network import Local  # which needs this module
+
+        return Local(path, inputs)
+
 
 _session: list[Session] = []
+
+
+def session() -> Session:
+    """What this process measures on."""
+    return _session[0]
 
 
 def open_session(address: str | None) -> None:
@@ -153,25 +167,25 @@ def measure(
     `note` is told the number of each candidate before it runs for the first time: who reads that
     knows which one crashed or hung.
     """
-    session = _session[0]
+    here = session()
     note(PREPARING)
-    session.threads(device.cores)
+    here.threads(device.cores)
     given = numbers.whole_numbers(task)
     blank = np.full_like(given.out, numbers.UNTOUCHED)
-    out = session.tensor(blank)
-    inputs = [session.tensor(a) for a in (given.data, given.residual) if a is not None]
+    out = here.tensor(blank)
+    inputs = [here.tensor(a) for a in (given.data, given.residual) if a is not None]
     loaded = []
     for library, candidates in libraries:
-        module = session.load(library, device)
+        module = here.load(library, device)
         loaded += [_Kernel(c, module, i, task, device) for c, i in candidates]
         note(PREPARING)
     faults: list[str] = []
     for number, kernel in enumerate(loaded):
         note(number)
-        session.write(out, blank)
-        kernel.prepare([*inputs, out], given, session)
+        here.write(out, blank)
+        kernel.prepare([*inputs, out], given, here)
         kernel.time(1)
-        got = session.read(out).reshape(given.out.shape)
+        got = here.read(out).reshape(given.out.shape)
         faults.append(numbers.fault(task, given.out, got, kernel.candidate.of.exact) or "")
     if faults and not faults[0]:
         right = [number for number, fault in enumerate(faults) if not fault]

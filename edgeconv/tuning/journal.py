@@ -81,6 +81,18 @@ class Journal:
             raise EdgeconvError(f"can't write {self.path}: {error.strerror or error}") from error
         self.entries.append(entry)
 
+    def restart(self) -> None:
+        """Forget everything.
+
+        Raises:
+            EdgeconvError: it can't be written.
+        """
+        try:
+            os.truncate(self.path, 0)
+        except OSError as error:
+            raise EdgeconvError(f"can't write {self.path}: {error.strerror or error}") from error
+        self.entries, self.damaged = [], 0
+
     def of(self, kind: str) -> list[Entry]:
         """Entries of a kind, in order."""
         return [e for e in self.entries if e["kind"] == kind]

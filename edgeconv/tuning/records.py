@@ -7,7 +7,6 @@ is as if it weren't there.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -237,8 +236,3 @@ def device_of(record: Record) -> Device:
         return Device(record.folder, "", cores=record.threads, **values)
     except TypeError as error:
         raise RecordError(f"the profile in a record is of no device: {error}") from error
-
-
-def with_threads(device: Device, threads: int) -> Device:
-    """The device as the strategy sees it when a network is compiled for some threads."""
-    return dataclasses.replace(device, cores=threads)

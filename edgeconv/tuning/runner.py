@@ -15,9 +15,10 @@ import numpy as np
 from edgeconv.errors import EdgeconvError
 from edgeconv.targets import Device
 from edgeconv.targets.host import available_cores
-from edgeconv.tuning import bench, kernels
+from edgeconv.tuning import bench, kernels, network
 from edgeconv.tuning.bench import Outcome, Plan
 from edgeconv.tuning.candidates import Candidate
+from edgeconv.tuning.network import Comparison
 from edgeconv.tuning.processes import Process, ProcessFailed
 from edgeconv.workload import ConvTask
 
@@ -43,6 +44,13 @@ class Runner(Protocol):
 
         Raises:
             DeviceLost: there is nothing left to measure on.
+        """
+
+    def compare(self, before: Path, after: Path) -> Comparison:
+        """Two artifacts of a network, in turns.
+
+        Raises:
+            EdgeconvError: it can't be run.
         """
 
     def close(self) -> None:
@@ -146,6 +154,23 @@ class ProcessRunner:
             outcomes |= self._quiet(_Job(task, device, able, candidates[0], plan))
         missing = Outcome("not measured: the default failed")
         return [outcomes.get(c, missing) for c in candidates]
+
+    def compare(self, before: Path, after: Path) -> Comparison:
+        """See `Runner`; on the first board that can be reached."""
+        for board in self.boards:
+            if board.failures < TRIES:
+                try:
+                    with self._held():
+                        found = board.process.call(
+                            10 * board.timeout_s, network.compare, str(before), str(after)
+                        )
+                except ProcessFailed as error:
+                    board.reason = str(error)
+                else:
+                    assert isinstance(found, Comparison)
+                    return found
+        names = ", ".join(f"{b.name} ({b.reason})" for b in self.boards)
+        raise DeviceLost(f"the network can't be measured: {names}")
 
     def close(self) -> None:
         """End all processes."""
