@@ -125,8 +125,8 @@ class Record:
             "knobs": dataclasses.asdict(self.knobs),
         }
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        rest |= {"task": keys.task_json(self.task), "profile": dict(self.profile)}
-        return head | {k: v for k, v in rest.items() if k not in head}
+        tail = {"task": keys.task_json(self.task), "profile": dict(self.profile)}
+        return head | {k: v for k, v in rest.items() if k not in head | tail} | tail
 
     @cached_property
     def checksum(self) -> str:

@@ -129,8 +129,10 @@ class ProcessRunner:
 
     def __post_init__(self) -> None:
         cores = sorted(available_cores())
-        self._builders = [Process() for _ in cores]
-        pinned = cores[-self.threads :]
+        pinned, others = cores[-self.threads :], cores[: -self.threads]
+        # with a lock, other programs measure on those cores while this one compiles
+        preparing = others if self.lock is not None and others else cores
+        self._builders = [Process(preparing) for _ in preparing]
         self.boards = [
             Board(
                 address or "this machine",

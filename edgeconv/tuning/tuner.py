@@ -30,6 +30,7 @@ from edgeconv.version import __version__
 
 LEADERS, EXACT_LEADERS = 4, 2  # in a final
 FINAL_S = 3.0  # a guess, until one was measured
+NETWORK_S = 10.0  # likewise for the comparison of the whole network
 RESERVED = 0.3  # of the budget at most is kept for finals
 POTENTIAL = 0.3  # gain a task may still hold that was hardly searched
 FAILED_BATCHES = 3  # in a row without a single result: something else is wrong
@@ -123,6 +124,8 @@ class Tuner:
         self.resumed = self.journal.spent
         self._start = time.monotonic()
         self._batch_s: list[float] = []
+        if batches := self.journal.of("batch"):
+            self._batch_s.append(float(batches[-1]["spent"]) / len(batches))
         self._final_s: list[float] = []
         self._barren = 0
         self._restore()
@@ -171,7 +174,7 @@ class Tuner:
             for s in self.states
             if not self.is_done(s)
         )
-        seconds = batch * -(-left // BATCH) + self._finals_s()
+        seconds = batch * -(-left // BATCH) + self._finals_s() + NETWORK_S
         if self.options.budget_s is not None:
             seconds = min(seconds, max(0.0, self.options.budget_s - self.spent))
         return seconds
@@ -225,7 +228,8 @@ class Tuner:
         budget = self.options.budget_s
         if budget is not None and open_:
             batch = sum(self._batch_s) / len(self._batch_s) if self._batch_s else 0.0
-            if self.spent + batch + min(self._finals_s(), RESERVED * budget) > budget:
+            after = min(self._finals_s() + NETWORK_S, RESERVED * budget)
+            if self.spent + batch + after > budget:
                 return None
         return max(open_, key=self._promise, default=None)
 
@@ -328,6 +332,8 @@ class Tuner:
             reference = finalists.index(default(state.item.task, self.device, exact=True))
             if reference in exact:
                 found = verdict.decide(outcomes, exact, reference)
+                if found.winner == reference:
+                    return made
                 made.append(self._record(state, finalists, found, "exact"))
         return made
 
