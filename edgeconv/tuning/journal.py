@@ -128,7 +128,7 @@ def trials_json(trials: Sequence[Trial]) -> list[dict[str, Any]]:
         if t.ratio is None:
             found.append({**item, "fault": t.fault})
         else:
-            found.append({**item, "ratio": round(t.ratio, 5), "us": t.us})
+            found.append({**item, "ratio": t.ratio, "us": t.us})
     return found
 
 

@@ -41,7 +41,8 @@ class Trial:
         """What an outcome says of a candidate."""
         if outcome.fault or not outcome.samples_us:
             return Trial(candidate, None, None, outcome.fault or "not measured")
-        return Trial(candidate, outcome.ratio, float(np.median(outcome.samples_us)))
+        us = float(np.median(outcome.samples_us))
+        return Trial(candidate, round(outcome.ratio, 5), round(us, 4))  # as in the journal
 
 
 @dataclass
