@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgeconv.errors import (
         ArtifactError,
         BuildError,
+        DeviceError,
         EdgeconvError,
         InputError,
         ModelError,
@@ -35,6 +36,7 @@ __all__ = [
     "BoundCall",
     "BuildError",
     "Device",
+    "DeviceError",
     "EdgeconvError",
     "InputError",
     "Latency",
@@ -70,6 +72,7 @@ _HOMES = {
     "edgeconv.errors": (
         "ArtifactError",
         "BuildError",
+        "DeviceError",
         "EdgeconvError",
         "InputError",
         "ModelError",

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import onnx
 
@@ -19,6 +19,9 @@ from edgeconv.runtime import Model
 from edgeconv.targets import Device
 from edgeconv.tuning import records as tuned
 from edgeconv.version import __version__
+
+if TYPE_CHECKING:
+    from edgeconv.device import RemoteModel
 
 _LOG = logging.getLogger(__name__)
 
@@ -106,13 +109,41 @@ def compile_artifact(
     return artifact.from_program(program, name, device, count, digest, __version__)
 
 
-def load(path: str | os.PathLike[str]) -> Model:
-    """Open a model saved with `Model.save`.
+def load(
+    path: str | os.PathLike[str],
+    device: str | None = None,
+    *,
+    timeout: float = 30.0,
+) -> Model:
+    """Open a model saved with `Model.save`, here or on a board.
+
+    Args:
+        path: the artifact.
+        device: where it runs: "rpc://HOST:PORT/KEY", "rpc://HOST:PORT", "ssh://USER@HOST", or a
+            name `edgeconv device add` gave; default: this machine.
+        timeout: seconds the board may take for each answer.
+
+    Returns:
+        The model; on a board a `edgeconv.device.RemoteModel`, whose `close` frees the board.
 
     Raises:
         ArtifactError: missing, damaged, of another format, or for another CPU.
+        DeviceError: the board can't be reached, is not what the model was compiled for, or failed.
     """
-    return Model(artifact.read(path))
+    opened = artifact.read(path)
+    return Model(opened) if device is None else load_on_device(opened, device, timeout)
+
+
+def load_on_device(opened: artifact.Artifact, device: str, timeout: float = 30.0) -> RemoteModel:
+    """An artifact on a board; see `load`."""
+    from edgeconv.device import RemoteModel, session
+
+    board = session(device, timeout)
+    try:
+        return RemoteModel(opened, board)
+    except BaseException:
+        board.close()
+        raise
 
 
 def explain(

@@ -19,8 +19,8 @@ import numpy as np
 import tvm
 
 from edgeconv.build import Layer, Program
-from edgeconv.errors import ArtifactError
-from edgeconv.linking import find_linker, link, object_code
+from edgeconv.errors import ArtifactError, BuildError
+from edgeconv.linking import find_linker, link, no_linker, object_code
 from edgeconv.memory import aligned_bytes
 from edgeconv.targets import Device
 
@@ -146,8 +146,21 @@ class Artifact:
             return self.shared_library, "code.so"
         code = self.object_file if self.module is None else object_code(self.module)
         assert code is not None
-        linker = find_linker(self.manifest.device)
-        return (code, "code.o") if linker is None else (link(code, linker), "code.so")
+        device = self.manifest.device
+        linker = find_linker(device)
+        return (code, "code.o") if linker is None else (link(code, linker, device.arch), "code.so")
+
+    def linked(self) -> bytes:
+        """The shared library, for whatever device it is.
+
+        Raises:
+            BuildError: it was not linked yet, and there is no linker for the device here, or it
+                failed.
+        """
+        code, name = self._code()
+        if name != "code.so":
+            raise BuildError(no_linker(self.manifest.device))
+        return code
 
     def open_module(self) -> Any:
         """The native module, ready to run here.
@@ -171,7 +184,7 @@ class Artifact:
                     "this artifact holds an object file that was never linked; install a C "
                     "compiler (`edgeconv doctor` says which) and open it again"
                 )
-            code = link(self.object_file, linker)
+            code = link(self.object_file, linker, device.arch)
         with tempfile.TemporaryDirectory(prefix="edgeconv-") as folder:
             path = Path(folder, "code.so")
             path.write_bytes(code)

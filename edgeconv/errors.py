@@ -25,6 +25,10 @@ class ArtifactError(EdgeconvError):
     """A saved model can't be opened here: damaged, of another version, or for another CPU."""
 
 
+class DeviceError(EdgeconvError):
+    """A board, its server or the tracker can't be reached, is not what was asked for, or failed."""
+
+
 class BuildError(EdgeconvError):
     """Code generation or linking failed."""
 

@@ -20,12 +20,12 @@ MOST_LINES = 500
 ROWS = (
     ("__main__", "cli"),
     ("", "api", "inspection", "onnx_backend"),
-    ("tuning", "runtime", "benchmarks"),
+    ("tuning", "runtime", "benchmarks", "device"),
     ("build", "artifact", "codegen", "linking", "memory"),
     ("strategy", "tuning_logs"),
     ("schedules",),
     ("graph", "importer", "operators"),
-    ("workload", "layout", "targets", "errors", "version"),
+    ("workload", "layout", "targets", "errors", "checks", "elf", "version"),
 )
 RANK = {part: rank for rank, row in enumerate(ROWS) for part in row}
 # May use the public API from anywhere but below it: they are programs, not parts of the compiler.

@@ -10,7 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeconv.cli import compile, doctor, explain, inspect, profile, records, run, targets, tune
+from edgeconv.cli import (
+    compile,
+    device,
+    doctor,
+    explain,
+    inspect,
+    profile,
+    records,
+    run,
+    targets,
+    tune,
+)
 from edgeconv.cli.logs import VERBOSE_HELP, be_verbose
 from edgeconv.version import __version__
 
@@ -27,6 +38,7 @@ app = typer.Typer(
 for _module in (compile, run, inspect, explain, profile, tune, targets, doctor):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
 app.add_typer(records.app, name="records")
+app.add_typer(device.app, name="device")
 
 
 def _version(value: bool) -> None:

@@ -127,7 +127,7 @@ def command(
             ]
         )
     if not linked:
-        from edgeconv.cli.linkers import advice
+        from edgeconv.linking import advice
 
         out.message(
             "warning",

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import typer
 
+from edgeconv.checks import FAULT, WARNING, Check, carried_out
 from edgeconv.cli import output as out
-from edgeconv.cli.doctor_check import FAULT, WARNING, Check, carried_out
 from edgeconv.cli.doctor_machine import (
     check_cores,
     check_cpu,
@@ -39,7 +39,7 @@ def command(as_json: Json = False, verbose: Verbose = False) -> None:
     if as_json:
         out.write_json({"ok": not faults, "checks": [asdict(c) for c in checks]})
     else:
-        _print(checks)
+        print_checks(checks)
         verdict = "edgeconv works here" if not faults else "edgeconv does not work here"
         counts = f"{out.plural(faults, 'fault')}, {out.plural(warnings, 'warning')}"
         out.line()
@@ -67,7 +67,8 @@ def examine(report: out.Report) -> list[Check]:
     return checks
 
 
-def _print(checks: list[Check]) -> None:
+def print_checks(checks: list[Check]) -> None:
+    """A table with a line for each finding."""
     columns = [
         out.Column("Section"),
         out.Column("Check"),

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgeconv.cli.doctor_check import FAULT, OK, WARNING, Check
+from edgeconv.checks import FAULT, OK, WARNING, Check
 
 SECTION = "Machine"
 ROOMY = 512 * 2**20  # bytes; code generation and linking write a few copies of the weights

@@ -15,12 +15,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from edgeconv.cli.doctor_check import FAULT, OK, WARNING, Check, carried_out
-from edgeconv.cli.linkers import advice
+from edgeconv.checks import FAULT, OK, WARNING, Check, carried_out
 
 SECTION = "Compiler"
 TIMEOUT = 300  # seconds; the checks take some ten, zig's first link a minute
-TOLERANCE = 1e-5  # of the output's largest magnitude
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from edgeconv.cli.doctor_native import child; child()"
@@ -119,7 +117,7 @@ def check_host() -> Iterator[Check]:
 def check_linkers() -> Iterator[Check]:
     """For this machine, and for the devices people compile for from a PC."""
     from edgeconv import targets
-    from edgeconv.linking import find_linker
+    from edgeconv.linking import advice, find_linker
     from edgeconv.targets import llvm
 
     host = targets.host()
@@ -139,7 +137,7 @@ def check_linkers() -> Iterator[Check]:
             shown = "zig" if "ziglang" in found else found[0]
             yield Check(SECTION, name, OK, shown)
         elif device is host:
-            hint = "install a C compiler (apt install gcc), or pip install ziglang"
+            hint = "install a C compiler (apt install gcc), or pip install 'edgeconv[cross]'"
             yield Check(SECTION, name, FAULT, "none: saved models can't be loaded", hint)
         else:
             text = f"none: models for {arch} are linked on the device, which then needs gcc"
@@ -148,35 +146,17 @@ def check_linkers() -> Iterator[Check]:
 
 def check_convolution() -> Iterator[Check]:
     """The whole way once: compile, save, load, run, compare with NumPy."""
-    import numpy as np
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
     from edgeconv import api
+    from edgeconv.device.trial import TOLERANCE, small_convolution
 
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((1, 8, 12, 12)).astype(np.float32)
-    weight = rng.standard_normal((16, 8, 3, 3)).astype(np.float32)
-    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1], name="conv")
-    graph = helper.make_graph(
-        [node],
-        "doctor",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 16, 12, 12))],
-        [numpy_helper.from_array(weight, "w")],
-    )
-    opsets = [helper.make_opsetid("", 13)]
-    model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    compiled = api.compile(model, threads=1)
-    results = {"compiled": compiled.run({"x": x})["y"]}
+    trial = small_convolution()
+    compiled = api.compile(trial.model, threads=1)
+    results = {"compiled": compiled.run({"x": trial.x})["y"]}
     with tempfile.TemporaryDirectory(prefix="edgeconv-") as folder:
         saved = compiled.save(Path(folder, "doctor.edgeconv"))
-        results["saved and loaded"] = api.load(saved).run({"x": x})["y"]
-    padded = np.pad(x[0].astype(np.float64), ((0, 0), (1, 1), (1, 1)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
-    wanted = np.einsum("ihwrs,oirs->ohw", windows, weight.astype(np.float64))[None]
+        results["saved and loaded"] = api.load(saved).run({"x": trial.x})["y"]
     for how, result in results.items():
-        error = float(np.abs(result - wanted).max() / np.abs(wanted).max())
+        error = trial.error(result)
         fine = error <= TOLERANCE
         text = f"{how}: relative error {error:.1e}"
         hint = "" if fine else "results are wrong: report it with this output"

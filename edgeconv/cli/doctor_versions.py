@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
 
-from edgeconv.cli.doctor_check import FAULT, OK, WARNING, Check
+from edgeconv.checks import FAULT, OK, WARNING, Check
 from edgeconv.version import __version__
 
 SECTION, EXTRAS_SECTION = "Versions", "Extras"

@@ -64,6 +64,28 @@ InputShapes = Annotated[
         show_default=False,
     ),
 ]
+_WHERE = "a name (`edgeconv device add`), rpc://HOST:PORT/KEY, rpc://HOST:PORT or ssh://USER@HOST"
+OnDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        "-d",
+        metavar="NAME|ADDRESS",
+        help=f"Run on this board: {_WHERE}. Default: this machine.",
+        show_default=False,
+    ),
+]
+DeviceName = Annotated[str, typer.Argument(metavar="DEVICE", help=f"The board: {_WHERE}.")]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        min=0.1,
+        max=86_400.0,
+        metavar="S",
+        help="Seconds the board may take for each answer.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
 

@@ -12,7 +12,15 @@ import typer
 from edgeconv.cli import output as out
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
-from edgeconv.cli.options import Exact, InputShapes, Json, ModelOrArtifact, Threads
+from edgeconv.cli.options import (
+    Exact,
+    InputShapes,
+    Json,
+    ModelOrArtifact,
+    OnDevice,
+    Threads,
+    Timeout,
+)
 from edgeconv.cli.run import RunTarget
 from edgeconv.cli.sources import open_model, where
 
@@ -59,6 +67,8 @@ def command(
     threads: Threads = None,
     exact: Exact = False,
     input_shape: InputShapes = None,
+    device: OnDevice = None,
+    timeout: Timeout = 30.0,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -72,7 +82,7 @@ def command(
       edgeconv profile net.edgeconv --sort time
     """
     with out.progress("loading") as report:
-        net = open_model(model, target, threads, input_shape, exact, report)
+        net = open_model(model, target, threads, input_shape, exact, report, device, timeout)
         report(f"profiling {out.plural(repeat, 'run')}")
         profile = net.profile(repeat=repeat)
     flops = 2 * sum(layer.macs for layer in net.manifest.layers)
@@ -85,6 +95,7 @@ def command(
                 "target": net.target.name,
                 "cpu": net.target.cpu,
                 "threads": net.threads,
+                "device": device,
                 "peak_gflops": profile.peak_gflops,
                 "total_ms": profile.total_ms,
                 "total_gflops": gflops,

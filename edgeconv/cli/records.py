@@ -35,20 +35,20 @@ Own = Annotated[
         "--into", metavar="DIR", help="Default: your own folder of records.", show_default=False
     ),
 ]
-DeviceName = Annotated[
+FolderName = Annotated[
     str | None,
-    typer.Option("--device", metavar="NAME", help="Only records in this device's folder."),
+    typer.Option("--folder", metavar="NAME", help="Only records in this device's folder."),
 ]
 
 
 @app.command("list")
 @guarded
-def list_command(places: Places = None, device: DeviceName = None, as_json: Json = False) -> None:
+def list_command(places: Places = None, name: FolderName = None, as_json: Json = False) -> None:
     """Show records: workload, schedule, knobs, times, and whether this version uses them."""
     from edgeconv.tuning import records
 
     stored, faults = _read(places)
-    stored = [s for s in stored if device in (None, s.record.folder)]
+    stored = [s for s in stored if name in (None, s.record.folder)]
     if as_json:
         out.write_json(
             [
@@ -131,7 +131,7 @@ def merge(
 @guarded
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is new or empty.")],
-    device: DeviceName = None,
+    name: FolderName = None,
     source: Annotated[
         list[Path] | None,
         typer.Option("--from", metavar="PLACE", help="Folders or files. Default: your own."),
@@ -142,7 +142,7 @@ def export(
 
     \b
     Example:
-      edgeconv records export tuning_logs --device host-znver5
+      edgeconv records export tuning_logs --folder host-znver5
     """
     from edgeconv.tuning import records
 
@@ -153,7 +153,7 @@ def export(
     chosen = [
         s
         for s in records.newest(stored)
-        if device in (None, s.record.folder) and records.is_current(s.record)
+        if name in (None, s.record.folder) and records.is_current(s.record)
     ]
     if not chosen:
         raise EdgeconvError("no records to export: none is newest, of this version and this device")

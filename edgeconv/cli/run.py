@@ -13,8 +13,16 @@ from edgeconv.cli import output as out
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.inputs import read_inputs, split
 from edgeconv.cli.logs import Verbose
-from edgeconv.cli.options import Exact, InputShapes, Json, ModelOrArtifact, Threads
-from edgeconv.cli.sources import open_model, where
+from edgeconv.cli.options import (
+    Exact,
+    InputShapes,
+    Json,
+    ModelOrArtifact,
+    OnDevice,
+    Threads,
+    Timeout,
+)
+from edgeconv.cli.sources import is_emulated, open_model, where
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +57,7 @@ RunTarget = Annotated[
         "--target",
         "-t",
         metavar="NAME|FILE",
-        help="What to compile an ONNX file for; it must run here. Default: host.",
+        help="What to compile an ONNX file for. Default: host, or what fits the --device.",
         show_default=False,
     ),
 ]
@@ -81,6 +89,8 @@ def command(
     threads: Threads = None,
     exact: Exact = False,
     input_shape: InputShapes = None,
+    device: OnDevice = None,
+    timeout: Timeout = 30.0,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -93,6 +103,7 @@ def command(
     Example:
       edgeconv run net.edgeconv --input data=x.npy --output y.npz
       edgeconv run net.onnx --threads 1 --repeat 200 --json
+      edgeconv run net.edgeconv --device rpi4
     """
     if inputs and seed is not None:
         raise typer.BadParameter("goes with random inputs, not with --input", param_hint="'--seed'")
@@ -102,7 +113,7 @@ def command(
             raise typer.BadParameter(f"'{output}' doesn't end in .npz", param_hint="'--output'")
         out.check_output(output, [model, *files])
     with out.progress("loading") as report:
-        net = open_model(model, target, threads, input_shape, exact, report)
+        net = open_model(model, target, threads, input_shape, exact, report, device, timeout)
         report("running")
         names = [s.name for s in net.inputs]
         arrays = read_inputs(inputs, names) if inputs else net.random_inputs(seed or 0)
@@ -110,7 +121,7 @@ def command(
         if output is not None:
             write_npz(output, results)
         latency = None
-        if repeat:
+        if repeat and not is_emulated(net):
             report(f"measuring {out.plural(repeat, 'sample')}")
             latency = net.benchmark(
                 arrays, warmup=warmup, repeat=repeat, min_repeat_ms=min_repeat_ms
@@ -123,6 +134,7 @@ def command(
                 "target": net.target.name,
                 "cpu": net.target.cpu,
                 "threads": net.threads,
+                "device": device,
                 "inputs": [vars(s) for s in net.inputs],
                 "seed": None if inputs else seed or 0,
                 "outputs": summary,

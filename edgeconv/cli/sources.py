@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from edgeconv.cli.options import numerics, parse_shapes
-from edgeconv.cli.output import Report
+from edgeconv.cli.output import Report, message
 from edgeconv.errors import EdgeconvError
 
 if TYPE_CHECKING:
@@ -53,12 +53,16 @@ def open_model(
     input_shapes: Sequence[str] | None,
     exact: bool,
     report: Report,
+    device: str | None = None,
+    timeout: float = 30.0,
 ) -> Model:
-    """The model in `path`, ready to run here.
+    """The model in `path`, ready to run here, or on a board.
+
+    Without target, what an ONNX file is compiled for is this machine, or what fits the board best.
 
     Raises:
         typer.BadParameter: compile options for an artifact, or a malformed shape.
-        EdgeconvError: it can't be opened, compiled, or run on this machine.
+        EdgeconvError: it can't be opened, compiled, or run there.
     """
     shapes = parse_shapes(input_shapes)
     if is_artifact(path):
@@ -77,9 +81,31 @@ def open_model(
         report("loading")
         from edgeconv import api
 
-        return api.load(path)
+        if device is not None:
+            report(f"loading on {device}")
+        return api.load(path, device, timeout=timeout)
     report("loading the compiler")
     from edgeconv import api
+
+    if device is not None:
+        from edgeconv.device import RemoteModel, session
+        from edgeconv.device.detect import best_target
+
+        board = session(device, timeout)
+        try:
+            artifact = api.compile_artifact(
+                path,
+                best_target(board.info) if target is None else target,
+                threads=threads,
+                input_shapes=shapes or None,
+                numerics=numerics(exact),
+                progress=report,
+            )
+            report(f"loading on {device}")
+            return RemoteModel(artifact, board)
+        except BaseException:
+            board.close()
+            raise
 
     return api.compile(
         path,
@@ -94,4 +120,15 @@ def open_model(
 def where(model: Model) -> str:
     """On what a model runs: "host (znver4), 2 threads"."""
     count = model.threads
-    return f"{model.target.name} ({model.target.cpu}), {count} thread{'s' * (count != 1)}"
+    text = f"{model.target.name} ({model.target.cpu}), {count} thread{'s' * (count != 1)}"
+    info = getattr(model, "info", None)
+    return text if info is None else f"{info.address}: {text}"
+
+
+def is_emulated(model: Model) -> bool:
+    """Whether an emulated board runs it, so that nothing can be timed; says so on stderr."""
+    info = getattr(model, "info", None)
+    if info is None or not info.emulated:
+        return False
+    message("note", f"no times: {info.address} is emulated")
+    return True

@@ -9,7 +9,6 @@ import typer
 
 from edgeconv.cli import output as out
 from edgeconv.cli.failures import guarded
-from edgeconv.cli.linkers import advice
 from edgeconv.cli.logs import Verbose
 from edgeconv.cli.options import Json
 from edgeconv.errors import TargetError
@@ -114,7 +113,7 @@ def _nominal(device: Device) -> float | None:
 
 
 def _detail(device: Device) -> None:
-    from edgeconv.linking import find_linker
+    from edgeconv.linking import advice, find_linker
 
     nominal, linker = _nominal(device), find_linker(device)
     out.fields(

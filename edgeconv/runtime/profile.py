@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from edgeconv.build import Layer
 from edgeconv.runtime.model import Model
 from edgeconv.targets.probe import peak_gflops
 
@@ -76,9 +77,13 @@ def profile(model: Model, inputs: Mapping[str, Any], repeat: int) -> Profile:
             start = clock()
             call.steps(i, i + 1)
             row[i] = clock() - start
-    overhead = _call_overhead(call, count)
-    seconds = np.maximum(np.median(times, axis=0) - overhead, 1e-9)
-    peak = peak_gflops(model.target) * model.threads
+    seconds = np.median(times, axis=0) - _call_overhead(call, count)
+    return from_seconds(layers, seconds, peak_gflops(model.target) * model.threads)
+
+
+def from_seconds(layers: Sequence[Layer], seconds: np.ndarray, peak: float) -> Profile:
+    """The profile of layers that took so long; `peak` is that of all threads, in GFLOP/s."""
+    seconds = np.maximum(seconds, 1e-9)
     total = float(seconds.sum())
     rows = []
     for layer, s in zip(layers, seconds, strict=True):

@@ -56,7 +56,7 @@ def host(cpu0: Path = _CPU0) -> Device:
         vector_registers=vectors.registers,
         fma=vectors.fma,
         fma_ports=vectors.fma_ports,
-        load_ports=1 if cpu in _ONE_LOAD_PORT_ARM else 2,
+        load_ports=arm_ports(cpu)[1],
         l1d_kib=caches.get(1, 32),
         l2_kib=caches.get(2, 256),
         l3_kib=caches.get(3, 0),
@@ -64,6 +64,11 @@ def host(cpu0: Path = _CPU0) -> Device:
         features=_features(triple, cpu, flags),
         ghz=_ghz(cpu0),
     )
+
+
+def arm_ports(cpu: str) -> tuple[int, int]:
+    """Multiply-adds and vector loads an ARM core starts in a cycle; (2, 2) for other CPUs."""
+    return 1 if cpu in _ONE_FMA_PORT_ARM else 2, 1 if cpu in _ONE_LOAD_PORT_ARM else 2
 
 
 def _vectors(arch: str, cpu: str, flags: dict[str, bool]) -> _Vectors:
@@ -80,7 +85,7 @@ def _vectors(arch: str, cpu: str, flags: dict[str, bool]) -> _Vectors:
         if has("sse4.1"):
             return _Vectors("SSE4", 4, 16, False, 1)
     elif arch == "aarch64" and has("neon"):
-        return _Vectors("NEON", 4, 32, True, 1 if cpu in _ONE_FMA_PORT_ARM else 2)
+        return _Vectors("NEON", 4, 32, True, arm_ports(cpu)[0])
     raise TargetError(
         f"this machine ({arch}, {cpu}) has none of AVX-512, AVX2 with FMA, SSE4.1 and 64-bit NEON; "
         "name the target explicitly: `edgeconv targets` lists them"

@@ -110,3 +110,10 @@ def host_lacks() -> frozenset[str]:
     if architecture(host_triple()) == "x86_64":
         return frozenset(name for name in lacking if name.startswith(_X86_EXTENSIONS))
     return frozenset(name for name in lacking if name in _ARM_EXTENSIONS)
+
+
+def used_extensions(arch: str, features: frozenset[str]) -> frozenset[str]:
+    """Those of the features that decide whether code runs: LLVM uses them without being asked."""
+    if arch == "x86_64":
+        return frozenset(name for name in features if name.startswith(_X86_EXTENSIONS))
+    return frozenset(features.intersection(_ARM_EXTENSIONS))

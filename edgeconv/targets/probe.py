@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import time
+from typing import Any
 
 import numpy as np
+import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm.s_tir import Schedule
@@ -18,14 +20,20 @@ _ITERATIONS = 20000
 _CHAINS = 12  # covers four cycles of latency on up to three ports
 
 
-@functools.lru_cache(maxsize=8)
-def peak_gflops(device: Device) -> float:
-    """Measured float32 peak of one core in GFLOP/s (a multiply-add counts two); for the host only.
+def flops(device: Device) -> int:
+    """Operations of one call of the probe."""
+    return 2 * _ITERATIONS * _CHAINS * device.lanes
 
-    Some 20 ms of measuring. The best of ten runs: anything less was disturbed.
-    """
-    import tvm
 
+def buffer_values(device: Device) -> np.ndarray:
+    """What the probe computes on: factor, summand, and a vector a chain."""
+    values = np.ones((2 + _CHAINS, device.lanes), np.float32)
+    values[0] = 0.999
+    return values
+
+
+def build(device: Device) -> Any:
+    """A module with the function `probe(buffer)`, for any device."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("probe")
         T.func_attr({"tirx.noalias": True})
@@ -39,9 +47,16 @@ def peak_gflops(device: Device) -> float:
             with T.unroll(_CHAINS) as i, T.vectorized(device.lanes) as lane:
                 T.buffer_store(data, acc[i, lane], [2 + i, lane])
     func = Schedule(builder.get()).mod["main"]
-    module = tvm.tirx.build(func.with_attr("global_symbol", "probe"), target=device.tvm_target(1))
-    values = np.zeros((2 + _CHAINS, device.lanes), np.float32)
-    values[0], values[1:] = 0.999, 1.0
+    return tvm.tirx.build(func.with_attr("global_symbol", "probe"), target=device.tvm_target(1))
+
+
+@functools.lru_cache(maxsize=8)
+def peak_gflops(device: Device) -> float:
+    """Measured float32 peak of one core in GFLOP/s (a multiply-add counts two); for the host only.
+
+    Some 20 ms of measuring. The best of ten runs: anything less was disturbed.
+    """
+    module, values = build(device), buffer_values(device)
     raw = np.zeros(values.nbytes + 64, np.uint8)
     start = -raw.ctypes.data % 64
     buffer = raw[start : start + values.nbytes].view(np.float32).reshape(values.shape)
@@ -52,4 +67,4 @@ def peak_gflops(device: Device) -> float:
         begin = time.perf_counter()
         run(tensor)
         best = min(best, time.perf_counter() - begin)
-    return 2 * _ITERATIONS * _CHAINS * device.lanes / best / 1e9
+    return flops(device) / best / 1e9

@@ -55,7 +55,7 @@ def test_arm_without_a_linker(cli, model: Path, tmp_path: Path, monkeypatch) -> 
     done = cli("compile", model, "--target", ARM, "-o", path)
     assert done.status == 0
     assert "warning: no linker for aarch64 here" in done.err
-    assert "install gcc-aarch64-linux-gnu (apt), or `pip install ziglang`" in done.err
+    assert "install gcc-aarch64-linux-gnu (apt), or `pip install 'edgeconv[cross]'`" in done.err
     assert "code.o" in zipfile.ZipFile(path).namelist()
     shown = cli("inspect", path)
     assert "object file, not linked yet" in shown.out

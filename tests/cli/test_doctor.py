@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeconv.checks import FAULT, OK, WARNING, Check, carried_out
 from edgeconv.cli import doctor, doctor_native
-from edgeconv.cli.doctor_check import FAULT, OK, WARNING, Check, carried_out
 from edgeconv.cli.doctor_machine import (
     check_cores,
     check_cpu,
@@ -132,7 +132,7 @@ def test_a_tvm_that_dies(code: str, words: str) -> None:
 def test_a_tvm_that_does_not_import() -> None:
     block = f"import sys; sys.modules['tvm'] = None; sys.path.insert(0, {str(ROOT)!r}); "
     code = block + (
-        "from edgeconv.cli.doctor_check import carried_out; "
+        "from edgeconv.checks import carried_out; "
         "from edgeconv.cli import doctor_native; doctor_native.child()"
     )
     (check,) = doctor_native.check_native(code)

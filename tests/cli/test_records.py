@@ -80,9 +80,9 @@ def test_list(cli, tmp_path: Path) -> None:
     records.append(tmp_path, record(tvm="0.26.0", threads=2))
     text = cli("records", "list", tmp_path).out
     assert [row.split()[-1] for row in text.splitlines()[1:]] == ["superseded", "yes", "version"]
-    rows = cli("records", "list", tmp_path, "--json", "--device", "raspberry-pi-4").json
+    rows = cli("records", "list", tmp_path, "--json", "--folder", "raspberry-pi-4").json
     assert [row["current"] for row in rows] == [True, True, False]
-    assert cli("records", "list", tmp_path, "--json", "--device", "other").json == []
+    assert cli("records", "list", tmp_path, "--json", "--folder", "other").json == []
 
 
 def test_verify(cli, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +25,7 @@ HARNESS = """
 #include <stdio.h>
 #include <stdlib.h>
 
-typedef struct { int32_t type; uint32_t padding; void *pointer; } Any;
+typedef struct { int32_t type; uint32_t padding; union { void *pointer; int64_t bits; }; } Any;
 enum { OPAQUE_POINTER = 4 };
 
 static void *allocate(int kind, int id, uint64_t size, int code, int bits) {
@@ -61,15 +63,26 @@ int main(int argc, char **argv) {
 }
 """
 
-_COMPILERS = {"aarch64": "aarch64-linux-gnu-gcc"}
-_EMULATORS = {"aarch64": ("qemu-aarch64", "qemu-aarch64-static")}
+_COMPILERS = {"aarch64": "aarch64-linux-gnu-gcc", "armv7l": "arm-linux-gnueabihf-gcc"}
+_EMULATORS = {
+    "aarch64": ("qemu-aarch64", "qemu-aarch64-static"),
+    "armv7l": ("qemu-arm", "qemu-arm-static"),
+}
+_ZIG_TARGETS = {"aarch64": "aarch64-linux-musl", "armv7l": "arm-linux-musleabihf"}
 
 
-def emulator(arch: str) -> tuple[str, str] | None:
-    """(compiler, emulator) for the architecture; None unless both are installed."""
-    compiler = shutil.which(_COMPILERS.get(arch, ""))
+def emulator(arch: str) -> tuple[list[str], str] | None:
+    """(compiler, emulator) for the architecture; None unless both are installed.
+
+    Where there is no GCC for it, zig compiles (the extra `cross`).
+    """
     found = [path for name in _EMULATORS.get(arch, ()) if (path := shutil.which(name))]
-    return (compiler, found[0]) if compiler and found else None
+    compiler = shutil.which(_COMPILERS.get(arch, ""))
+    if found and compiler:
+        return [compiler], found[0]
+    if found and importlib.util.find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang", "cc", "-target", _ZIG_TARGETS[arch]], found[0]
+    return None
 
 
 class EmulatedKernels(Kernels):
@@ -88,7 +101,7 @@ class EmulatedKernels(Kernels):
         module = codegen.build(self.functions, self.device.tvm_target(1))
         (folder / "kernels.o").write_bytes(object_code(module))
         (folder / "main.c").write_text(self._harness(), encoding="utf-8")
-        command = [compiler, "-static", "-O1", "-w", "-o", "run", "main.c", "kernels.o"]
+        command = [*compiler, "-static", "-O1", "-w", "-o", "run", "main.c", "kernels.o"]
         subprocess.run(command, cwd=folder, check=True)
 
         def run(constants: Any, workspace: Any, first: int, last: int) -> None:

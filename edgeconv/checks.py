@@ -1,4 +1,4 @@
-"""One finding of `edgeconv doctor`."""
+"""One finding of `edgeconv doctor` or `edgeconv device check`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OK, WARNING, FAULT = "ok", "warning", "fault"
 
 @dataclass(frozen=True)
 class Check:
-    """One line.
+    """One line of a report.
 
     Attributes:
         section: heading it stands under.

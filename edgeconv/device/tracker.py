@@ -1,0 +1,53 @@
+"""TVM's RPC tracker, run in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+from edgeconv.errors import DeviceError
+
+
+def serve_tracker(host: str, port: int, ready: Callable[[int], None]) -> None:
+    """Run the tracker until SIGINT or SIGTERM; `ready` is told the port (0 takes a free one).
+
+    Raises:
+        DeviceError: it can't listen there, or the package tornado is missing.
+    """
+    try:
+        from tvm.rpc import tracker
+    except ImportError as error:
+        raise DeviceError(f"TVM's tracker needs tornado: pip install tornado ({error})") from error
+    tracker.logger.setLevel(logging.WARNING)
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(16)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        reason = getattr(error, "strerror", None) or error
+        raise DeviceError(
+            f"can't listen at {host}:{port}: {reason}; --port takes another port"
+        ) from error
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    handler = tracker.TrackerServerHandler(sock, secrets.token_hex(16))
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        loop = handler._ioloop
+        loop.add_callback_from_signal(loop.stop)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    try:
+        ready(int(sock.getsockname()[1]))
+        handler.run()
+    finally:
+        for connection in list(handler._connections):
+            connection.close()
+        sock.close()
