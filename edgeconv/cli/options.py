@@ -64,18 +64,20 @@ InputShapes = Annotated[
         show_default=False,
     ),
 ]
-_WHERE = "a name (`edgeconv device add`), rpc://HOST:PORT/KEY, rpc://HOST:PORT or ssh://USER@HOST"
+DEVICE_FORMS = (
+    "a name (`edgeconv device add`), rpc://HOST:PORT/KEY, rpc://HOST:PORT or ssh://USER@HOST"
+)
 OnDevice = Annotated[
     str | None,
     typer.Option(
         "--device",
         "-d",
         metavar="NAME|ADDRESS",
-        help=f"Run on this board: {_WHERE}. Default: this machine.",
+        help=f"Run on this board: {DEVICE_FORMS}. Default: this machine.",
         show_default=False,
     ),
 ]
-DeviceName = Annotated[str, typer.Argument(metavar="DEVICE", help=f"The board: {_WHERE}.")]
+DeviceName = Annotated[str, typer.Argument(metavar="DEVICE", help=f"The board: {DEVICE_FORMS}.")]
 Timeout = Annotated[
     float,
     typer.Option(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,13 +14,14 @@ from edgeconv.cli import output as out
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
 from edgeconv.cli.options import (
+    DEVICE_FORMS,
     Exact,
     InputShapes,
     Json,
     ModelFile,
     RecordFolder,
-    Target,
     Threads,
+    Timeout,
     numerics,
     parse_shapes,
 )
@@ -26,6 +29,7 @@ from edgeconv.cli.sources import require_onnx
 from edgeconv.cli.tune_table import clock, print_result, watching
 
 if TYPE_CHECKING:
+    from edgeconv.device.info import BoardInfo
     from edgeconv.targets import Device
     from edgeconv.tuning.tuner import Tuner
 
@@ -69,6 +73,27 @@ ReportFile = Annotated[
         show_default=False,
     ),
 ]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        "-d",
+        metavar="NAME|ADDRESS",
+        help=f"Measure on this board: {DEVICE_FORMS}. All boards of a tracker's key share the "
+        "work; may be repeated. Default: this machine.",
+        show_default=False,
+    ),
+]
+TuneTarget = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="NAME|FILE",
+        help="What to tune for. Default: host, or what fits the --device.",
+        show_default=False,
+    ),
+]
 Lock = Annotated[
     Path | None,
     typer.Option(
@@ -84,7 +109,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only th
 @guarded
 def command(
     model: ModelFile,
-    target: Target = "host",
+    target: TuneTarget = None,
+    device: Devices = None,
     budget: Budget = "30m",
     trials: Trials = 200,
     early_stop: EarlyStop = 64,
@@ -96,6 +122,7 @@ def command(
     records: RecordFolder = None,
     report_file: ReportFile = None,
     input_shape: InputShapes = None,
+    timeout: Timeout = 30.0,
     lock: Lock = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -111,26 +138,23 @@ def command(
     Example:
       edgeconv tune net.onnx --threads 1 --budget 10m
       edgeconv tune net.onnx --tasks 1-3 --tasks 'conv5*' --trials 100
+      edgeconv tune net.onnx --target raspberry-pi-4 --device rpi4 --budget 30m
     """
     seconds = parse_budget(budget)
     shapes = parse_shapes(input_shape)
     require_onnx(model)
     page = Path(f"{model.stem}.tune.html") if report_file is None else report_file
     out.check_output(page, [model])
-    with out.progress("loading the compiler"):
-        from edgeconv import api
+    with out.progress("loading the compiler") as report:
         from edgeconv.tuning.plan import Options
 
-        device = api.resolve_target(target)
-        count = device.cores if threads is None else threads
-        device.tvm_target(count)  # refuses a bad number of threads
-        _check_device(device, count)
+        place = _place(target, threads, device or [], timeout, report)
     options = Options(trials, seconds, early_stop, seed, exact, tuple(tasks or ()), again)
     with watching(quiet or verbose) as watch:
-        tuner = _tuner(model, device, count, options, shapes, records, lock)
+        tuner = _tuner(model, place, options, shapes, records, timeout, lock)
         tuner.watch = watch
         try:
-            found = _tune(tuner, model, device, count, shapes)
+            found = _tune(tuner, model, place, shapes)
         finally:
             tuner.runner.close()
             tuner.close()
@@ -154,39 +178,104 @@ def command(
     )
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where to measure, and for what: target, threads, addresses of boards, CPU and its cores."""
+
+    target: Device
+    threads: int
+    addresses: tuple[str | None, ...]
+    cpu_model: str
+    cores: int
+
+
+def _place(
+    target: str | None,
+    threads: int | None,
+    devices: Sequence[str],
+    timeout: float,
+    report: out.Report,
+) -> _Place:
+    """Look at the boards, or at this machine.
+
+    Raises:
+        EdgeconvError: a board can't be reached or can't run code for the target; more threads than
+            cores.
+    """
+    from edgeconv import api
+    from edgeconv.errors import EdgeconvError
+    from edgeconv.targets.host import available_cores, cpu_model
+
+    addresses: list[str | None] = []
+    info: BoardInfo | None = None
+    for name in devices:
+        report(f"looking at {name}")
+        found, count = _look(name, timeout)
+        addresses += [name] * count
+        info = info or found
+    if info is None:
+        chosen = api.resolve_target(target or "host")
+        if not chosen.is_native:
+            raise EdgeconvError(
+                f"'{chosen.name}' ({chosen.arch}, {chosen.cpu}) is not this machine, and tuning "
+                "measures: name a board with --device"
+            )
+        addresses, model, cores = [None], cpu_model(), len(available_cores())
+    else:
+        from edgeconv.device.detect import best_target
+
+        chosen = best_target(info) if target is None else api.resolve_target(target)
+        if (reason := info.mismatch(chosen)) is not None:
+            raise EdgeconvError(f"{info.address} can't run code for '{chosen.name}': {reason}")
+        model, cores = info.model or info.cpu_text, info.cores
+    wanted = min(chosen.cores, cores) if threads is None else threads
+    chosen.tvm_target(wanted)  # refuses a bad number of threads
+    if wanted > cores:
+        raise EdgeconvError(
+            f"{wanted} threads can't be measured: there {'is' if cores == 1 else 'are'} "
+            f"{out.plural(cores, 'core')} to use"
+        )
+    return _Place(chosen, wanted, tuple(addresses), model, cores)
+
+
+def _look(name: str, timeout: float) -> tuple[BoardInfo, int]:
+    """A board of an address, and how many there are."""
+    from edgeconv import device
+    from edgeconv.tuning.remote import boards_at
+
+    address = device.resolve(name)
+    with device.session(address, timeout) as board:
+        return board.info, boards_at(address, timeout)
+
+
 def _tuner(
     model: Path,
-    device: Device,
-    threads: int,
+    place: _Place,
     options: Any,
     shapes: dict[str, tuple[int, ...]],
     folder: Path | None,
+    timeout: float,
     lock: Path | None,
 ) -> Tuner:
     from edgeconv import api
-    from edgeconv.targets.host import available_cores, cpu_model
     from edgeconv.tuning import plan, records
     from edgeconv.tuning.runner import ProcessRunner
     from edgeconv.tuning.tuner import Tuner
 
-    items = plan.items(api.import_graph(model, shapes or None), device, threads)
+    items = plan.items(api.import_graph(model, shapes or None), place.target, place.threads)
     return Tuner(
         items,
-        plan.with_threads(device, threads),
+        plan.with_threads(place.target, place.threads),
         options,
-        ProcessRunner(threads, lock=lock),
+        ProcessRunner(place.threads, place.addresses, timeout, lock=lock),
         records.user_folder() if folder is None else folder,
-        cpu_model=cpu_model(),
-        cores=len(available_cores()),
+        cpu_model=place.cpu_model,
+        cores=place.cores,
     )
 
 
 def _tune(
-    tuner: Tuner,
-    model: Path,
-    device: Device,
-    threads: int,
-    shapes: dict[str, tuple[int, ...]],
+    tuner: Tuner, model: Path, place: _Place, shapes: dict[str, tuple[int, ...]]
 ) -> dict[str, Any]:
     """Search, finals, the whole network; what came of it."""
     from edgeconv import api
@@ -196,8 +285,8 @@ def _tune(
     def compile_(source: Any) -> Any:
         return api.compile_artifact(
             model,
-            device,
-            threads=threads,
+            place.target,
+            threads=place.threads,
             input_shapes=shapes or None,
             numerics=numerics(tuner.options.exact),
             records=False if source is None else source,
@@ -212,25 +301,6 @@ def _tune(
     found = summary(tuner, model.name, network)
     tuner.journal.add("done", spent=round(tuner.spent, 3))
     return found
-
-
-def _check_device(device: Device, threads: int) -> None:
-    """Refuse what can't be measured here.
-
-    Raises:
-        EdgeconvError: another CPU, or more threads than cores.
-    """
-    from edgeconv.errors import EdgeconvError
-    from edgeconv.targets.host import available_cores
-
-    if not device.is_native:
-        raise EdgeconvError(
-            f"'{device.name}' ({device.arch}, {device.cpu}) is not this machine, and tuning "
-            "measures on the device itself"
-        )
-    if threads > len(available_cores()):
-        cores = out.plural(len(available_cores()), "core")
-        raise EdgeconvError(f"{threads} threads can't be measured: this process may use {cores}")
 
 
 def parse_budget(text: str) -> float | None:

@@ -122,9 +122,18 @@ def session() -> Session:
     return _session[0]
 
 
-def open_session(address: str | None) -> None:
-    """Connect this process with what it measures on: a board, or itself."""
-    _session[:] = [Session()]
+def open_session(address: str | None, timeout_s: float) -> None:
+    """Connect this process with what it measures on: a board, or itself.
+
+    Raises:
+        DeviceError: the board can't be reached within the timeout.
+    """
+    if address is None:
+        _session[:] = [Session()]
+    else:
+        from edgeconv.tuning.remote import BoardSession  # which needs this module
+
+        _session[:] = [BoardSession(address, timeout_s)]
 
 
 class _Kernel:

@@ -37,7 +37,7 @@ def build_library(task: ConvTask, device: Device, candidates: Sequence[Candidate
     """
     linker = linking.find_linker(device)
     if linker is None:
-        raise BuildError(f"no linker for {device.arch} here; `edgeconv doctor` says what to do")
+        raise BuildError(linking.no_linker(device))
     functions = {}
     for index, candidate in enumerate(candidates):
         kernel = candidate.of.build(task, candidate.knobs, device)
@@ -45,7 +45,7 @@ def build_library(task: ConvTask, device: Device, candidates: Sequence[Candidate
         functions[name] = codegen.with_pointer_parameters(kernel, name)
         functions[symbol(index)] = _entry(task, symbol(index), name)
     library = codegen.build(functions, device.tvm_target(device.cores))
-    return linking.link(linking.object_code(library), linker)
+    return linking.link(linking.object_code(library), linker, device.arch)
 
 
 def build_each(

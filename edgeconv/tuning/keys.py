@@ -112,8 +112,9 @@ def profile_digest(device: Device) -> str:
 
 
 def folder_of(device: Device) -> str:
-    """The folder for the records of a device: its name, of the host the CPU's."""
-    return f"host-{device.cpu}" if device.name == "host" else device.name
+    """The folder for the records of a device: its name, with the CPU's where it is detected."""
+    detected = device.name in ("host", "detected")
+    return f"{device.name}-{device.cpu}" if detected else device.name
 
 
 @functools.cache

@@ -23,11 +23,13 @@ from edgeconv.tuning.processes import Process, ProcessFailed
 from edgeconv.workload import ConvTask
 
 BUILD_TIMEOUT_S = 120
-HERE_S, REMOTE_S = 15, 60  # a measuring process that says nothing for so long hangs
+HERE_S = 15.0  # a measuring process that says nothing for so long hangs
 NOISY = 0.15  # spread of the default's samples over their median
 THROTTLED = 1.3  # times the best that the default has done
 COOL_DOWN_S = (1.0, 4.0)  # waits before measuring again
-TRIES = 3  # to reach a device
+TRIES = 4  # to reach a device, when there is no other
+PAUSE_S = (0.0, 2.0, 5.0, 10.0)  # before each
+LATER_S = 60.0  # until a board that failed is tried again while others work
 
 
 class DeviceLost(EdgeconvError):
@@ -66,6 +68,7 @@ class Board:
     timeout_s: float  # between two signs of life
     strikes: int  # a candidate that fails so often is at fault, not the connection
     failures: int = 0  # in a row, to reach the device
+    failed_at: float = 0.0
     reason: str = ""
 
 
@@ -117,12 +120,14 @@ class ProcessRunner:
     Attributes:
         threads: of the kernels.
         addresses: of boards, see `edgeconv.device`; None: this machine.
+        timeout_s: time that a board may take for an answer.
         lock: file that is held locked while measuring.
         repeated: measurements that were taken again because the machine was busy or throttling.
     """
 
     threads: int
     addresses: Sequence[str | None] = (None,)
+    timeout_s: float = 30.0
     lock: Path | None = None
     repeated: int = 0
     _fastest_us: dict[ConvTask, float] = field(default_factory=dict)
@@ -136,8 +141,11 @@ class ProcessRunner:
         self.boards = [
             Board(
                 address or "this machine",
-                Process(pinned if address is None else None, (bench.open_session, address)),
-                HERE_S if address is None else REMOTE_S,
+                Process(
+                    pinned if address is None else None,
+                    (bench.open_session, address, self.timeout_s),
+                ),
+                HERE_S if address is None else 2 * self.timeout_s,
                 strikes=1 if address is None else 2,
             )
             for address in self.addresses
@@ -235,10 +243,7 @@ class ProcessRunner:
         outcomes: dict[Candidate, Outcome] = {}
         strikes: dict[Candidate, int] = {}
         while left := job.left(outcomes):
-            boards = [b for b in self.boards if b.failures < TRIES]
-            if not boards:
-                names = ", ".join(f"{b.name} ({b.reason})" for b in self.boards)
-                raise DeviceLost(f"no device is left to measure on: {names}")
+            boards = self._able_boards()
             parts = min(len(boards), len(left))
             size = -(-len(left) // parts)
             shares = [job.share(left[i * size : (i + 1) * size]) for i in range(parts)]
@@ -251,6 +256,26 @@ class ProcessRunner:
                 break
         return outcomes
 
+    def _able_boards(self) -> list[Board]:
+        """Boards that work, and those that failed some time ago; if none works, all.
+
+        Raises:
+            DeviceLost: all have failed too often.
+        """
+        now = time.monotonic()
+        found = [b for b in self.boards if not b.failures or now - b.failed_at > LATER_S]
+        if any(not b.failures for b in found):
+            return found
+        found = [b for b in self.boards if b.failures < TRIES]
+        if not found:
+            names = ", ".join(sorted({f"{b.name} ({b.reason})" for b in self.boards}))
+            raise DeviceLost(
+                f"no device is left to measure on: {names}. What was measured is kept; the same "
+                "command goes on"
+            )
+        time.sleep(PAUSE_S[min(b.failures for b in found)])
+        return found
+
     def _receive(
         self, board: Board, job: _Job, share: list[Candidate], strikes: dict[Candidate, int]
     ) -> dict[Candidate, Outcome]:
@@ -260,7 +285,7 @@ class ProcessRunner:
         except ProcessFailed as error:
             if error.note in (None, bench.PREPARING):
                 board.failures, board.reason = board.failures + 1, str(error)
-                time.sleep(min(board.failures, 2))
+                board.failed_at = time.monotonic()
                 return {}
             board.failures = 0
             if error.note == bench.TIMING and len(share) > 2:

@@ -65,7 +65,7 @@ def measured(
     task: ConvTask, candidates: list[Candidate], plan: bench.Plan | None = None
 ) -> list[bench.Outcome]:
     """Outcomes of candidates in this process."""
-    bench.open_session(None)
+    bench.open_session(None, 0)
     library = kernels.build_library(task, here(), candidates)
     members = [(c, i) for i, c in enumerate(candidates)]
     plan = plan or bench.Plan(rounds=2, block_s=1e-4)

@@ -63,7 +63,8 @@ def library(body: str) -> bytes:
     target = HOST.tvm_target(1)
     linker = linking.find_linker(HOST)
     assert linker is not None
-    return linking.link(linking.object_code(codegen.build({"run0": builder.get()}, target)), linker)
+    code = linking.object_code(codegen.build({"run0": builder.get()}, target))
+    return linking.link(code, linker, HOST.arch)
 
 
 def sizes() -> dict[str, int]:
