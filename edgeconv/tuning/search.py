@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -87,6 +87,11 @@ class Search:
     def is_complete(self) -> bool:
         """Whether everything was tried."""
         return not self._open
+
+    def restrict(self, candidates: Collection[Candidate]) -> None:
+        """Propose only some of the candidates (for studies)."""
+        wanted = set(candidates)
+        self._open = {i for i in self._open if self.space[i] in wanted}
 
     def add(self, trials: Sequence[Trial], model: CostModel | None = None) -> None:
         """Take note of measurements, and tell the cost model of them."""
