@@ -216,6 +216,7 @@ class Tuner:
             found = known.record(state.item.task, self.device, self.options.exact)
             if state.final_at:
                 state.record = found
+                state.final_at *= found is not None  # somebody has removed it
             elif found is not None and not state.search.trials and not self.options.again:
                 enough = min(self.options.trials, self.options.early_stop, len(state.search.space))
                 if found.trials >= enough:

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeconv.artifact import Artifact
 from edgeconv.tuning import records
-from edgeconv.tuning.network import Comparison
+from edgeconv.tuning.network import WRONG, Comparison
 from edgeconv.tuning.tuner import TaskState, Tuner
 
 SLOWER = 1.02  # a layer that takes longer by more in the network keeps its default knobs
@@ -44,17 +44,13 @@ def check_network(tuner: Tuner, compile_: Compile) -> Comparison | None:
         while changed:
             compile_(_found(tuner)).save(after)
             found = tuner.runner.compare(before, after)
-            if found.untimed:
-                break
-            losers = [s for s in changed if _loses(s, first, found)]
-            if not losers and found.speedup < 1 - found.noise:
-                losers = changed
+            losers = _losers(changed, first, found)
             if not losers:
                 break
             for state in losers:
                 tuner.keep_default(state)
             changed = [s for s in changed if s not in losers]
-            if not changed:
+            if not changed and found.untimed != WRONG:
                 found = None
     tuner.journal.add("network", result=to_json(found), spent=round(tuner.spent, 3))
     return found
@@ -73,6 +69,16 @@ def _changes(tuner: Tuner, state: TaskState) -> bool:
     """Whether the record has other knobs than the default."""
     record, own = state.record, state.search.default
     return record is not None and (record.family, record.knobs) != (own.family, own.knobs)
+
+
+def _losers(
+    changed: list[TaskState], first: Artifact, found: Comparison
+) -> list[TaskState]:
+    """Whose records are to be taken back: all, if the network is wrong or slower with them."""
+    if found.untimed:
+        return changed if found.untimed == WRONG else []
+    losers = [s for s in changed if _loses(s, first, found)]
+    return changed if not losers and found.speedup < 1 - found.noise else losers
 
 
 def _loses(state: TaskState, first: Artifact, found: Comparison) -> bool:
