@@ -27,7 +27,7 @@ REQUIRED: tuple[tuple[str, str, str, str], ...] = (
     ("xgboost", "2.1", "", "tuning"),
     ("psutil", "5.9", "", "tuning"),
     ("cloudpickle", "3.0", "", "tuning"),
-    ("tornado", "6.4", "", "tuning"),
+    ("tornado", "6.4", "", "device trackers"),
 )
 CRASHES = {
     "apache-tvm-ffi": "0.1.15 and later crash TVM 0.27",
@@ -36,6 +36,7 @@ CRASHES = {
 
 # package, extra that installs it, what it is for
 OPTIONAL: tuple[tuple[str, str, str], ...] = (
+    ("ziglang", "cross", "linker for other architectures"),
     ("onnxruntime", "bench", "peer of the benchmarks, reference of the tests"),
     ("torch", "bench", "peer of the benchmarks"),
     ("ai-edge-litert", "bench", "peer of the benchmarks (TFLite)"),

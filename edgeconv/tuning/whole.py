@@ -71,9 +71,7 @@ def _changes(tuner: Tuner, state: TaskState) -> bool:
     return record is not None and (record.family, record.knobs) != (own.family, own.knobs)
 
 
-def _losers(
-    changed: list[TaskState], first: Artifact, found: Comparison
-) -> list[TaskState]:
+def _losers(changed: list[TaskState], first: Artifact, found: Comparison) -> list[TaskState]:
     """Whose records are to be taken back: all, if the network is wrong or slower with them."""
     if found.untimed:
         return changed if found.untimed == WRONG else []

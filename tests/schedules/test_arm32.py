@@ -1,5 +1,5 @@
-"""Every family on 32-bit ARM, hard-float: run by a small C program under QEMU, for which there is no
-TVM runtime.
+"""Every family on 32-bit ARM, hard-float: run by a small C program under QEMU, without any TVM
+runtime, for which there are no wheels.
 """
 
 from __future__ import annotations
