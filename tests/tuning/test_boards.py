@@ -34,6 +34,7 @@ def candidates() -> list[Candidate]:
 @contextlib.contextmanager
 def boards(count: int) -> Iterator[tuple[str, list[Process]]]:
     """A tracker with so many servers of one key: (address, servers)."""
+    pytest.importorskip("tornado")
     with contextlib.ExitStack() as stack:
         found = stack.enter_context(tracker())
         place = f"127.0.0.1:{found.port}"
@@ -100,6 +101,7 @@ def test_all_devices_gone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_tracker_that_restarts() -> None:
     """Sessions that are open do not need it; new ones wait until boards have registered again."""
+    pytest.importorskip("tornado")
     with tracker() as first:
         port = first.port
         place = f"127.0.0.1:{port}"
