@@ -45,15 +45,16 @@ def watching(quiet: bool) -> Iterator[Watch]:
 
 
 class _Lines:
-    """For logs: a line when a batch is over."""
+    """For logs: a line when a batch or a final is over."""
 
     def __init__(self) -> None:
-        self._trials = -1
+        self._last: object = None
 
     def __call__(self, tuner: Tuner) -> None:
-        if tuner.trials == self._trials:
+        done = (tuner.trials, sum(s.final_at > 0 for s in tuner.states))
+        if done == self._last:
             return
-        self._trials = tuner.trials
+        self._last = done
         console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         console.print(Text(f"{_status(tuner)}; {out.printable(tuner.now)}"), soft_wrap=True)
 

@@ -136,7 +136,9 @@ class Search:
         """The default, and of every family the best by estimate."""
         chosen = [0]
         for name in dict.fromkeys(c.family for c in self.space):
-            own = [i for i, c in enumerate(self.space) if c.family == name and i]
+            own = [
+                i for i, c in enumerate(self.space) if c.family == name and i in self._open - {0}
+            ]
             chosen += sorted(own, key=lambda i: float(self.rows[i, 0]))[:FIRST_OF_A_FAMILY]
         return chosen[:count]
 

@@ -53,7 +53,7 @@ def test_lines_for_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         tuner.run()
     tuner.close()
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 7  # before the first batch, and after each of six
+    assert len(lines) == 10  # before the first batch, after each of six, after three finals
     assert "16 trials" in lines[1]
 
 

@@ -67,6 +67,14 @@ def test_a_search_that_is_taken_up_proposes_the_same() -> None:
     assert other.last_gain == one.last_gain
 
 
+def test_a_restricted_search_proposes_nothing_else() -> None:
+    search = made()
+    some = search.space[:1] + search.space[5:60:3]
+    search.restrict(some)
+    assert set(search.propose(CostModel(), 16)) <= set(some)
+    assert len(search.propose(CostModel(), 100)) == len(some)
+
+
 def test_failures_do_not_count() -> None:
     search, model = made(), CostModel()
     chosen = search.propose(model, 3)
