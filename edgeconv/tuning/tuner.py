@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import tvm
 
 from edgeconv.errors import EdgeconvError
@@ -31,7 +32,7 @@ from edgeconv.version import __version__
 LEADERS, EXACT_LEADERS = 4, 2  # in a final
 FINAL_S = 3.0  # a guess, until one was measured
 NETWORK_S = 10.0  # likewise for the comparison of the whole network
-RESERVED = 0.3  # of the budget at most is kept for finals
+RESERVED = 0.5  # of the budget at most is kept for finals
 POTENTIAL = 0.3  # gain a task may still hold that was hardly searched
 FAILED_BATCHES = 3  # in a row without a single result: something else is wrong
 
@@ -45,7 +46,7 @@ class TaskState:
     """One task of the network, and how far its search is.
 
     Attributes:
-        default_us: time of the default knobs; None until it was measured.
+        default_us, default_spread_us: time of the default knobs; None until it was measured.
         gains: what each batch brought: the best ratio before it over that after it, minus one.
         fault: why it can't be tuned.
         record: what was found, once its final is over.
@@ -56,6 +57,7 @@ class TaskState:
     item: Item
     search: Search
     default_us: float | None = None
+    default_spread_us: float = 0.0
     gains: list[float] = field(default_factory=list)
     fault: str = ""
     record: Record | None = None
@@ -78,6 +80,11 @@ class TaskState:
         if self.record is not None and (self.skipped or self.final_at == self.search.tried):
             return self.record.median_us / self.record.default_us
         return self.search.best_ratio
+
+
+def _may_gain(state: TaskState) -> bool:
+    """Whether a final could find anything but the default."""
+    return state.search.best_ratio <= 1 - verdict.LEAST_GAIN
 
 
 Watch = Callable[["Tuner"], None]
@@ -191,7 +198,11 @@ class Tuner:
         while (state := self._next()) is not None:
             self._batch(state)
         for state in sorted(self.states, key=self.share, reverse=True):
-            if state.search.tried > state.final_at and not state.fault and not state.skipped:
+            if state.search.tried <= state.final_at or state.fault or state.skipped:
+                continue
+            if not _may_gain(state):
+                self._conclude(state, [self._default_record(state)])
+            elif not self._is_over() or not any(s.record for s in self.states):
                 self._final(state)
         if not any(s.record is not None for s in self.states):
             raise TuningFailed(self._why_nothing())
@@ -208,6 +219,7 @@ class Tuner:
             if state is None:
                 continue
             if entry["kind"] == "batch":
+                state.default_spread_us = float(entry.get("default_spread_us", 0.0))
                 self._note(state, trials_from_json(entry["trials"]), entry["default_us"])
             elif entry["kind"] == "final":
                 state.final_at = int(entry["tried"])
@@ -259,10 +271,14 @@ class Tuner:
         by_candidate = dict(zip(wanted, outcomes, strict=False))
         trials = [Trial.of(c, by_candidate[c]) for c in chosen]
         self._batch_s.append(time.monotonic() - begin)
+        samples = outcomes[0].samples_us or (0.0,)
+        low, high = np.percentile(samples, [25, 75])
+        state.default_spread_us = round(float(high - low), 4)
         self.journal.add(
             "batch",
             task=keys.task_digest(search.task),
             default_us=reference.us,
+            default_spread_us=state.default_spread_us,
             trials=trials_json(trials),
             spent=round(self.spent, 3),
         )
@@ -283,9 +299,12 @@ class Tuner:
         state.gains.append(before / state.search.best_ratio - 1)
 
     def _finals_s(self) -> float:
-        """Seconds that the finals to come will take."""
-        each = sum(self._final_s) / len(self._final_s) if self._final_s else FINAL_S
-        return each * sum(s.search.tried > s.final_at and not s.fault for s in self.states)
+        """Seconds that the finals to come will take: each about as long as a batch."""
+        known = self._final_s or self._batch_s
+        each = sum(known) / len(known) if known else FINAL_S
+        return each * sum(
+            s.search.tried > s.final_at and not s.fault and _may_gain(s) for s in self.states
+        )
 
     # finals
 
@@ -298,16 +317,20 @@ class Tuner:
         if outcomes[0].fault or not outcomes[0].samples_us:
             state.fault = f"the default knobs failed: {outcomes[0].fault}"
             return
-        for record in self._verdicts(state, finalists, outcomes):
+        self._final_s.append(time.monotonic() - begin)
+        self._conclude(state, self._verdicts(state, finalists, outcomes))
+
+    def _conclude(self, state: TaskState, found: Sequence[Record]) -> None:
+        """Keep what was found, and say so in the journal."""
+        for record in found:
             records.append(self.folder, record)
             if state.record is None or record.numerics != "exact" or self.options.exact:
                 state.record = record
-        state.final_at = search.tried
-        self._final_s.append(time.monotonic() - begin)
+        state.final_at = state.search.tried
         self.journal.add(
             "final",
-            task=keys.task_digest(search.task),
-            tried=search.tried,
+            task=keys.task_digest(state.item.task),
+            tried=state.search.tried,
             spent=round(self.spent, 3),
         )
         self.watch(self)
@@ -369,15 +392,19 @@ class Tuner:
 
     def keep_default(self, state: TaskState) -> None:
         """Take a record back: in the network, its knobs are slower than the default's."""
-        assert state.record is not None
-        search = state.search
-        candidate = default(search.task, self.device, exact=self.options.exact)
-        us = state.record.default_us
-        found = verdict.Verdict(0, 1.0, 0.0, us, 0.0, us, state.record.repeats)
-        state.record = self._record(
-            state, [candidate], found, "exact" if self.options.exact else "fast"
-        )
+        state.record = self._default_record(state)
         records.append(self.folder, state.record)
+
+    def _default_record(self, state: TaskState) -> Record:
+        """The default knobs, as the last batch measured them."""
+        us, rounds = state.default_us or 0.0, Plan().rounds
+        found = verdict.Verdict(0, 1.0, 0.0, us, state.default_spread_us, us, rounds)
+        numerics = "exact" if self.options.exact else "fast"
+        return self._record(state, [state.search.default], found, numerics)
+
+    def _is_over(self) -> bool:
+        """Whether the budget is spent."""
+        return self.options.budget_s is not None and self.spent > self.options.budget_s
 
     def _why_nothing(self) -> str:
         reasons = [f"{s.item.name}: {s.fault}" for s in self.states if s.fault]
