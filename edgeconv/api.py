@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +17,16 @@ from edgeconv.graph.ir import Graph
 from edgeconv.importer import import_model, read_model
 from edgeconv.runtime import Model
 from edgeconv.targets import Device
+from edgeconv.tuning import records as tuned
 from edgeconv.version import __version__
 
 if TYPE_CHECKING:
     from edgeconv.device import RemoteModel
 
+_LOG = logging.getLogger(__name__)
+
 Numerics = Literal["fast", "exact"]
+RecordChoice = bool | str | os.PathLike[str] | tuned.Records
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto
 
 
@@ -32,6 +37,7 @@ def compile(
     threads: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     numerics: Numerics = "fast",
+    records: RecordChoice = True,
     progress: Callable[[str], None] | None = None,
 ) -> Model:
     """Compile an ONNX network for a CPU and load it.
@@ -43,6 +49,8 @@ def compile(
         input_shapes: fixes dynamic inputs, for example {"input": (1, 3, 224, 224)}.
         numerics: "fast" may use Winograd convolution, whose rounding error is a few times the
             direct sum's; "exact" never does.
+        records: tuned knobs: True takes those that come with edgeconv and the user's own; a folder
+            takes its place; False: default knobs everywhere.
         progress: called with a short text at each stage.
 
     Returns:
@@ -68,6 +76,7 @@ def compile(
             threads=threads,
             input_shapes=input_shapes,
             numerics=numerics,
+            records=records,
             progress=progress,
         )
     )
@@ -80,6 +89,7 @@ def compile_artifact(
     threads: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     numerics: Numerics = "fast",
+    records: RecordChoice = True,
     progress: Callable[[str], None] | None = None,
 ) -> artifact.Artifact:
     """Like `compile`, for any target: the result is saved, and loaded on the device."""
@@ -90,7 +100,10 @@ def compile_artifact(
     report("reading the model")
     proto = read_model(model)
     graph = import_model(proto, input_shapes)
-    program = build.build(graph, device, count, report, exact=_is_exact(numerics))
+    found = find_records(device, records)
+    exact = _is_exact(numerics)
+    program = build.build(graph, device, count, report, exact=exact, records=found)
+    _log_faults(found, records)
     digest = hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
     name = _name(model, proto)
     return artifact.from_program(program, name, device, count, digest, __version__)
@@ -140,6 +153,7 @@ def explain(
     threads: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     numerics: Numerics = "fast",
+    records: RecordChoice = True,
 ) -> tuple[build.Layer, ...]:
     """What each layer becomes on the target, with which knobs, and why; nothing is compiled.
 
@@ -150,7 +164,30 @@ def explain(
     count = device.cores if threads is None else threads
     device.tvm_target(count)  # refuses a bad number of threads
     graph = import_graph(model, input_shapes)
-    return build.describe(graph, device, count, exact=_is_exact(numerics))
+    found = find_records(device, records)
+    layers = build.describe(graph, device, count, exact=_is_exact(numerics), records=found)
+    _log_faults(found, records)
+    return layers
+
+
+def find_records(device: Device, records: RecordChoice = True) -> tuned.Records | None:
+    """The records for a device: see `compile`. None if there are to be none.
+
+    Raises:
+        RecordError: a folder can't be read.
+    """
+    if isinstance(records, tuned.Records):
+        return records
+    if isinstance(records, bool):
+        return tuned.load(device, tuned.default_folders()) if records else None
+    return tuned.load(device, tuned.default_folders(Path(records)))
+
+
+def _log_faults(found: tuned.Records | None, asked: RecordChoice) -> None:
+    """Say what was wrong with records; callers that bring their own look for themselves."""
+    if found is not None and found is not asked:
+        for fault in found.faults:
+            _LOG.warning("%s", fault)
 
 
 def import_graph(model: Source, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:

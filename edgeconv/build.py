@@ -28,6 +28,7 @@ from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
 from edgeconv.schedules import fold, relayout, tensor_expr
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask
+from edgeconv.strategy import RecordSource
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 
@@ -112,9 +113,16 @@ class _Constants:
 
 class _Builder:
     def __init__(
-        self, graph: Graph, device: Device, exact: bool, progress: Callable[[str], None]
+        self,
+        graph: Graph,
+        device: Device,
+        exact: bool,
+        progress: Callable[[str], None],
+        records: RecordSource | None,
     ) -> None:
         self.graph, self.device, self.exact, self.progress = graph, device, exact, progress
+        self.records = records
+        self.tasks: list[tuple[str, ConvTask]] = []
         self.constants = _Constants()
         self.kernels: dict[Hashable, str] = {}
         self.functions: dict[str, tirx.PrimFunc] = {}
@@ -152,7 +160,7 @@ class _Builder:
     def _convolution(self, node: Node, part: Part, generate: bool) -> None:
         task = conv_task(node, part, self.plan)
         conv, residual = task.conv, task.residual
-        choice = strategy.choose(task, self.device, exact=self.exact)
+        choice = strategy.choose(task, self.device, exact=self.exact, records=self.records)
         family, knobs = choice.family, choice.knobs
         make = (lambda: family.build(task, knobs, self.device)) if generate else None
         kernel = self._kernel((family.name, task, knobs), family.name, make)
@@ -172,6 +180,7 @@ class _Builder:
         refused = (*choice.refused, *self.pairs.refused(node))
         layer = _conv_layer(node, conv.kind, _text(task), conv.macs, choice, refused)
         self.calls.append(_Call(kernel, operands, layer))
+        self.tasks.append((layer.name, task))
 
     def _pair(self, node: Node, generate: bool) -> None:
         task = pair_task(node, self.plan)
@@ -355,12 +364,26 @@ def _block_constant(tensor: Tensor, data: np.ndarray, block: int) -> tuple[Tenso
 
 
 def describe(
-    graph: Graph, device: Device, threads: int, *, exact: bool = False
+    graph: Graph,
+    device: Device,
+    threads: int,
+    *,
+    exact: bool = False,
+    records: RecordSource | None = None,
 ) -> tuple[Layer, ...]:
     """What each layer becomes, without generating code. The graph is changed."""
-    builder = _Builder(graph, dataclasses.replace(device, cores=threads), exact, lambda _: None)
+    device = dataclasses.replace(device, cores=threads)
+    builder = _Builder(graph, device, exact, lambda _: None, records)
     builder.lower(generate=False)
     return tuple(call.layer for call in builder.calls)
+
+
+def conv_tasks(graph: Graph, device: Device, threads: int) -> tuple[tuple[str, ConvTask], ...]:
+    """(layer, task) of every convolution kernel call, in order. The graph is changed."""
+    device = dataclasses.replace(device, cores=threads)
+    builder = _Builder(graph, device, False, lambda _: None, None)
+    builder.lower(generate=False)
+    return tuple(builder.tasks)
 
 
 def build(
@@ -370,6 +393,7 @@ def build(
     progress: Callable[[str], None] = lambda _: None,
     *,
     exact: bool = False,
+    records: RecordSource | None = None,
 ) -> Program:
     """Compile the graph (which is changed) for `threads` threads of the device.
 
@@ -378,7 +402,8 @@ def build(
     """
     inputs = tuple((v.name, v.shape, v.dtype) for v in graph.inputs)
     names = [v.name for v in graph.outputs]
-    builder = _Builder(graph, dataclasses.replace(device, cores=threads), exact, progress)
+    device = dataclasses.replace(device, cores=threads)
+    builder = _Builder(graph, device, exact, progress, records)
     builder.lower()
     steps, workspace = builder.place()
     outputs = tuple((name, v.shape, v.dtype) for name, v in zip(names, graph.outputs, strict=True))

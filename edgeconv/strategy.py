@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from edgeconv.errors import BuildError
 from edgeconv.schedules import FAMILIES, Family
@@ -34,8 +34,39 @@ class Choice:
         return " ".join(f"{k}={v}" for k, v in asdict(self.knobs).items())
 
 
-def choose(task: ConvTask, device: Device, *, exact: bool = False) -> Choice:
-    """The supporting family and knobs with the least estimated cycles.
+@dataclass(frozen=True)
+class Tuned:
+    """What a record says of a task: family, knobs, and a sentence for `edgeconv explain`."""
+
+    family: Family
+    knobs: Any
+    reason: str
+
+
+class RecordSource(Protocol):
+    """Where tuned knobs come from."""
+
+    def find(self, task: ConvTask, device: Device, exact: bool) -> Tuned | None:
+        """The record that holds for the task on `device.cores` threads; None if there is none."""
+
+
+def refusal(
+    family: Family, task: ConvTask, device: Device, *, exact: bool = False
+) -> Mismatch | None:
+    """None if the family may take the task."""
+    if exact and not family.exact:
+        return Mismatch("numerics are to be exact")
+    if task.conv.slices is not None and not family.slices:
+        return Mismatch("several slices of a volume are summed")
+    if task.conv.branches is not None and not family.branches:
+        return Mismatch("several depthwise convolutions in one")
+    return family.supports(task, device)
+
+
+def choose(
+    task: ConvTask, device: Device, *, exact: bool = False, records: RecordSource | None = None
+) -> Choice:
+    """What a record says, else the supporting family and knobs with the least estimated cycles.
 
     With `exact`, only families that sum the products of the definition.
 
@@ -45,13 +76,7 @@ def choose(task: ConvTask, device: Device, *, exact: bool = False) -> Choice:
     best: tuple[float, Family, Any] | None = None
     refused = []
     for family in FAMILIES:
-        mismatch = family.supports(task, device)
-        if task.conv.slices is not None and not family.slices:
-            mismatch = Mismatch("several slices of a volume are summed")
-        if task.conv.branches is not None and not family.branches:
-            mismatch = Mismatch("several depthwise convolutions in one")
-        if exact and not family.exact:
-            mismatch = Mismatch("numerics are to be exact")
+        mismatch = refusal(family, task, device, exact=exact)
         if mismatch is not None:
             refused.append((family.name, mismatch.reason))
             continue
@@ -62,6 +87,9 @@ def choose(task: ConvTask, device: Device, *, exact: bool = False) -> Choice:
     if best is None:
         reasons = "; ".join(f"{name}: {why}" for name, why in refused)
         raise BuildError(f"no schedule for {task.conv}: {reasons}")
+    tuned = None if records is None else records.find(task, device, exact)
+    if tuned is not None:
+        return Choice(tuned.family, tuned.knobs, tuned.reason, tuple(refused))
     cycles, family, knobs = best
     peak = task.conv.macs / (device.lanes * device.fma_ports)
     reason = f"default knobs; estimated {cycles:,.0f} cycles"

@@ -38,6 +38,7 @@ class Family:
     exact: bool  # sums the products of the definition, in some order
     slices: bool  # takes `Conv2d.slices`
     branches: bool  # takes `Conv2d.branches`
+    knobs: type[Any]  # the dataclass of its settings
     supports: Callable[[ConvTask, Device], Mismatch | None]
     candidates: Callable[[ConvTask, Device], Iterator[Any]]
     estimate: Callable[[ConvTask, Any, Device], float]
@@ -68,9 +69,9 @@ def _family(
     slices: bool = False,
     branches: bool = False,
 ) -> Family:
-    own = ("name", "title", "exact", "slices", "branches")
+    own = ("name", "title", "exact", "slices", "branches", "knobs")
     functions = {f: getattr(module, f) for f in Family.__dataclass_fields__ if f not in own}
-    return Family(name, title, exact, slices, branches, **functions)
+    return Family(name, title, exact, slices, branches, module.Knobs, **functions)
 
 
 FAMILIES: tuple[Family, ...] = (

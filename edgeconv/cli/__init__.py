@@ -19,9 +19,11 @@ from edgeconv.cli import (
     explain,
     inspect,
     profile,
+    records,
     report,
     run,
     targets,
+    tune,
 )
 from edgeconv.cli.logs import VERBOSE_HELP, be_verbose
 from edgeconv.version import __version__
@@ -36,8 +38,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (compile, run, inspect, explain, profile, compress, targets, doctor):
+for _module in (compile, run, inspect, explain, profile, compress, tune, targets, doctor):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
+app.add_typer(records.app, name="records")
 app.add_typer(device.app, name="device")
 app.add_typer(bench.app, name="bench")
 app.command("report")(report.command)

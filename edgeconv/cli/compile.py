@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgeconv.cli import output as out
+from edgeconv.cli import tuned
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
 from edgeconv.cli.options import (
@@ -16,6 +17,8 @@ from edgeconv.cli.options import (
     InputShapes,
     Json,
     ModelFile,
+    NoRecords,
+    RecordFolder,
     Target,
     Threads,
     numerics,
@@ -42,6 +45,8 @@ def command(
     target: Target = "host",
     threads: Threads = None,
     exact: Exact = False,
+    no_records: NoRecords = False,
+    records: RecordFolder = None,
     input_shape: InputShapes = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -57,18 +62,22 @@ def command(
     """
     shapes = parse_shapes(input_shape)
     require_onnx(model)
+    tuned.check(no_records, records)
     path = Path(f"{model.stem}.edgeconv") if output is None else output
     out.check_output(path, [model])
     start = time.perf_counter()
     with out.progress("loading the compiler") as report:
         from edgeconv import api, linking
 
+        device = api.resolve_target(target)
+        found = tuned.find(device, no_records, records)
         artifact = api.compile_artifact(
             model,
-            target,
+            device,
             threads=threads,
             input_shapes=shapes or None,
             numerics=numerics(exact),
+            records=False if found is None else found,
             progress=report,
         )
         manifest = artifact.manifest
@@ -76,6 +85,8 @@ def command(
         linked = linking.find_linker(manifest.device) is not None
         artifact.save(path)
     seconds = time.perf_counter() - start
+    tuned.warn(found)
+    count_tuned = sum(layer.reason.startswith("tuned") for layer in manifest.layers)
     size = path.stat().st_size
     constants = int(artifact.constants.nbytes)
     if as_json:
@@ -91,6 +102,7 @@ def command(
                 "inputs": [vars(s) for s in manifest.inputs],
                 "outputs": [vars(s) for s in manifest.outputs],
                 "layers": len(manifest.layers),
+                "tuned_layers": count_tuned,
                 "macs": sum(layer.macs for layer in manifest.layers),
                 "constants_bytes": constants,
                 "workspace_bytes": manifest.workspace_bytes,
@@ -108,6 +120,7 @@ def command(
                 *(("input", s) for s in manifest.inputs),
                 *(("output", s) for s in manifest.outputs),
                 ("layers", f"{len(manifest.layers)}, {macs / 1e6:,.2f} MMAC"),
+                *([("tuned", out.plural(count_tuned, "layer"))] * bool(count_tuned)),
                 ("weights", out.size(constants)),
                 ("workspace", out.size(manifest.workspace_bytes)),
                 ("time", f"{seconds:.1f} s"),

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from edgeconv.cli import output as out
+from edgeconv.cli import tuned
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
 from edgeconv.cli.options import (
@@ -13,6 +14,8 @@ from edgeconv.cli.options import (
     InputShapes,
     Json,
     ModelFile,
+    NoRecords,
+    RecordFolder,
     Target,
     Threads,
     numerics,
@@ -30,6 +33,8 @@ def command(
     target: Target = "host",
     threads: Threads = None,
     exact: Exact = False,
+    no_records: NoRecords = False,
+    records: RecordFolder = None,
     input_shape: InputShapes = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -45,15 +50,23 @@ def command(
     """
     shapes = parse_shapes(input_shape)
     require_onnx(model)
+    tuned.check(no_records, records)
     with out.progress("loading the compiler") as report:
         from edgeconv import api
 
         device = api.resolve_target(target)
         count = device.cores if threads is None else threads
         report("choosing schedules")
+        found = tuned.find(device, no_records, records)
         layers = api.explain(
-            model, device, threads=count, input_shapes=shapes or None, numerics=numerics(exact)
+            model,
+            device,
+            threads=count,
+            input_shapes=shapes or None,
+            numerics=numerics(exact),
+            records=False if found is None else found,
         )
+    tuned.warn(found)
     if as_json:
         rows = [{**asdict(layer), "refused": dict(_refused(layer))} for layer in layers]
         out.write_json({"target": asdict(device), "threads": count, "layers": rows})

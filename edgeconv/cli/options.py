@@ -43,6 +43,18 @@ Exact = Annotated[
         "--exact", help="Never use Winograd convolution: slower, and rounds like the plain sum."
     ),
 ]
+NoRecords = Annotated[
+    bool, typer.Option("--no-records", help="Default knobs only: no tuned ones (`edgeconv tune`).")
+]
+RecordFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--records",
+        metavar="DIR",
+        help="Folder of tuned knobs, instead of your own in ~/.local/share/edgeconv/tuning.",
+        show_default=False,
+    ),
+]
 InputShapes = Annotated[
     list[str] | None,
     typer.Option(
@@ -52,18 +64,20 @@ InputShapes = Annotated[
         show_default=False,
     ),
 ]
-_WHERE = "a name (`edgeconv device add`), rpc://HOST:PORT/KEY, rpc://HOST:PORT or ssh://USER@HOST"
+DEVICE_FORMS = (
+    "a name (`edgeconv device add`), rpc://HOST:PORT/KEY, rpc://HOST:PORT or ssh://USER@HOST"
+)
 OnDevice = Annotated[
     str | None,
     typer.Option(
         "--device",
         "-d",
         metavar="NAME|ADDRESS",
-        help=f"Run on this board: {_WHERE}. Default: this machine.",
+        help=f"Run on this board: {DEVICE_FORMS}. Default: this machine.",
         show_default=False,
     ),
 ]
-DeviceName = Annotated[str, typer.Argument(metavar="DEVICE", help=f"The board: {_WHERE}.")]
+DeviceName = Annotated[str, typer.Argument(metavar="DEVICE", help=f"The board: {DEVICE_FORMS}.")]
 Timeout = Annotated[
     float,
     typer.Option(

@@ -130,6 +130,17 @@ def available_cores() -> set[int]:
     return set(range(os.cpu_count() or 1))
 
 
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name as the system gives it; on ARM the board's, or LLVM's name."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    facts = dict(reversed([line.split(":", 1) for line in lines if ":" in line]))
+    named = {key.strip(): value.strip() for key, value in facts.items()}
+    return named.get("model name") or named.get("Model") or llvm.host_cpu()
+
+
 def _ghz(cpu0: Path) -> float | None:
     """Highest clock in GHz, or None where the kernel doesn't publish it (virtual machines)."""
     try:

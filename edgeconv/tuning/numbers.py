@@ -1,0 +1,191 @@
+"""Whole numbers for a convolution task, what it must make of them, and whether a kernel did.
+
+Small whole numbers are summed exactly in float32, in any order: a kernel that sums the products of
+the definition must be right to the last bit. Winograd's is allowed a bound instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+from tvm import te
+
+from edgeconv.layout import Layout
+from edgeconv.operators import registry
+from edgeconv.runtime.buffers import aligned
+from edgeconv.workload import Activation, Conv2d, ConvTask
+
+UNTOUCHED = np.float32(-12345)  # what output buffers hold before
+PADDING_LANE = np.float32(999)  # what padding lanes of inputs hold: any finite value must do
+INEXACT = 1e-4  # of the largest output: a single wrong product is some 1e-3
+ROUNDED = 1e-5  # activations that round
+_EXACT_ACTIVATIONS = ("relu", "clip")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Arguments of a task, and its result.
+
+    Attributes:
+        data, residual, out: buffers in the task's layouts; `out` as it must be afterwards, with
+            `UNTOUCHED` wherever a kernel must not write.
+        weight, bias: OIHW and [K], for the family to pack.
+    """
+
+    data: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+    residual: np.ndarray | None
+    out: np.ndarray
+
+
+def whole_numbers(task: ConvTask, seed: int = 0) -> Numbers:
+    """Seeded whole numbers from −4 to 4, and the exact result of the task."""
+    conv, rng = task.conv, np.random.default_rng(seed)
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.integers(-4, 5, shape).astype(np.float32)
+
+    x = draw(conv.in_images, conv.in_channels, conv.height, conv.width)
+    rows = conv.tap_rows
+    weight = draw(conv.out_channels, conv.in_channels_per_group, rows, conv.kernel_size[1])
+    bias = draw(conv.out_channels)
+    value = convolution(conv, x, weight)
+    if task.bias:
+        value = value + bias.reshape(1, -1, 1, 1)
+    images, pixels = written(task)
+    residual = None
+    if task.residual is not None:
+        whole = draw(*map_shape(task))
+        residual = stored(whole, task.residual, PADDING_LANE)
+        value = value + whole[images][:, :, pixels[0], pixels[1]]
+    if task.activation is not None:
+        value = activated(value, task.activation)
+    wanted = np.full(map_shape(task), UNTOUCHED)
+    inside = wanted[images]
+    inside[:, :, pixels[0], pixels[1]] = value
+    wanted[images] = inside
+    out = stored(wanted, task.out, UNTOUCHED, rim=UNTOUCHED)
+    return Numbers(stored(x, task.data, PADDING_LANE), weight, bias, residual, out)
+
+
+def map_shape(task: ConvTask) -> tuple[int, int, int, int]:
+    """NCHW shape of the whole map that `out` holds."""
+    conv = task.conv
+    size = (conv.out_height, conv.out_width) if task.place is None else task.place.size
+    return (conv.out_images, conv.out_channels, *size)
+
+
+def written(task: ConvTask) -> tuple[np.ndarray, tuple[slice, slice]]:
+    """Images of the whole map that the task writes, and which rows and columns of them."""
+    conv, place = task.conv, task.place
+    images = np.arange(conv.batch)
+    if (s := conv.slices) is not None:
+        images = images // s.count * s.out_depth + images % s.count * s.out_stride + s.out_first
+    if place is None:
+        return images, (slice(None), slice(None))
+    counts = (conv.out_height, conv.out_width)
+    rows, columns = (
+        slice(start, start + (count - 1) * step + 1, step)
+        for start, step, count in zip(place.start, place.step, counts, strict=True)
+    )
+    return images, (rows, columns)
+
+
+def convolution(conv: Conv2d, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The sum of the definition: [images, C, H, W], [K, CPG, R, S] to [batch, K, OH, OW]."""
+    order = np.arange(conv.in_channels).reshape(conv.input_shuffle, -1).T.reshape(-1)
+    x, height = x[:, order], conv.kernel_size[0]
+    if (s := conv.slices) is None:
+        return _images(conv, x, weight)
+    n = np.arange(conv.batch)
+    first = n // s.count * s.depth + n % s.count * s.stride + s.first
+    total = np.zeros(conv.output_shape, np.float32)
+    for tap in range(s.taps):
+        rows = weight[:, :, tap * height : (tap + 1) * height]
+        total += _images(conv, x[first + tap * s.dilation], rows)
+    return total
+
+
+def _images(conv: Conv2d, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    top, left, bottom, right = (max(p, 0) for p in conv.padding)
+    x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    cut = [max(-p, 0) for p in conv.padding]
+    x = x[:, :, cut[0] : x.shape[2] - cut[2], cut[1] : x.shape[3] - cut[3]]
+    n, groups = len(x), conv.groups
+    height, width = conv.out_height, conv.out_width
+    kernels = weight.reshape(groups, conv.out_channels_per_group, -1, *weight.shape[2:])
+    total = np.zeros((n, groups, conv.out_channels_per_group, height * width), np.float32)
+    (down, across), (high, wide) = conv.stride, conv.dilation
+    for kh in range(weight.shape[2]):
+        for kw in range(weight.shape[3]):
+            rows = slice(kh * high, kh * high + (height - 1) * down + 1, down)
+            columns = slice(kw * wide, kw * wide + (width - 1) * across + 1, across)
+            tap = x[:, :, rows, columns].reshape(n, groups, -1, height * width)
+            total += kernels[..., kh, kw] @ tap
+    return total.reshape(n, conv.out_channels, height, width)
+
+
+def activated(value: np.ndarray, activation: Activation) -> np.ndarray:
+    """The unary operator applied; all but the simplest by its plain expression, compiled here."""
+    name, attributes = activation
+    given = dict(attributes)
+    if name == "relu":
+        return np.maximum(value, np.float32(0))
+    if name == "clip":
+        low, high = (given.get(k) for k in ("low", "high"))
+        value = value if low is None else np.maximum(value, np.float32(low))  # type: ignore[arg-type]
+        return value if high is None else np.minimum(value, np.float32(high))  # type: ignore[arg-type]
+    x = te.placeholder(value.shape, "float32", name="x")
+    (y,) = registry.get(name)(x, **given)
+    kernel = tvm.compile(te.create_prim_func([x, y]), target={"kind": "llvm"})
+    result = tvm.runtime.empty(value.shape, "float32")
+    kernel(tvm.runtime.tensor(np.ascontiguousarray(value)), result)
+    return np.asarray(result.numpy())
+
+
+def stored(
+    values: np.ndarray, layout: Layout, lane: np.float32, rim: np.float32 = np.float32(0)
+) -> np.ndarray:
+    """NCHW values in a layout's buffer; `lane` in its padding lanes, `rim` around the maps."""
+    n, c, h, w = values.shape
+    chunks = -(-c // layout.block)
+    filled = np.full((n, chunks * layout.block, h, w), lane, np.float32)
+    filled[:, :c] = values
+    blocks = filled.reshape(n, chunks, layout.block, h, w).transpose(0, 1, 3, 4, 2)
+    buffer = aligned(layout.buffer_shape(values.shape), "float32")
+    buffer[...] = rim
+    top, left, _, _ = layout.halo
+    buffer[:, :, top : top + h, left : left + w] = blocks
+    return buffer
+
+
+def fault(task: ConvTask, wanted: np.ndarray, got: np.ndarray, exact: bool) -> str | None:
+    """What is wrong with an output buffer; None if it is right.
+
+    Padding lanes of the channels may hold anything.
+    """
+    block = task.out.block
+    used = np.arange(wanted.shape[1] * block).reshape(-1, block) < task.conv.out_channels
+    mask = np.broadcast_to(used[None, :, None, None, :], wanted.shape)
+    foreign = mask & (wanted == UNTOUCHED)
+    if (got[foreign] != UNTOUCHED).any():
+        return "wrote outside its output"
+    ours = mask & ~foreign
+    right, result = wanted[ours], got[ours]
+    error = float(np.abs(result - right).max(initial=0))
+    scale = float(np.abs(right).max(initial=0))
+    limit = allowed(task, exact) * max(scale, 1)
+    if error <= limit:
+        return None
+    return f"wrong result: off by {error:.3g} where the largest value is {scale:.3g}"
+
+
+def allowed(task: ConvTask, exact: bool) -> float:
+    """Largest error of a right kernel, relative to the largest output."""
+    if not exact:
+        return INEXACT
+    rounds = task.activation is not None and task.activation[0] not in _EXACT_ACTIVATIONS
+    return ROUNDED if rounds else 0.0

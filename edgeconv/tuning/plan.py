@@ -1,0 +1,129 @@
+"""What to tune: the distinct convolutions of a network, which of them, and how long."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tvm
+
+from edgeconv import build
+from edgeconv.errors import EdgeconvError
+from edgeconv.graph.ir import Graph
+from edgeconv.schedules import FAMILIES
+from edgeconv.targets import Device
+from edgeconv.tuning import keys
+from edgeconv.workload import ConvTask
+
+TRIALS, EARLY_STOP, BATCH = 200, 64, 16
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a network is tuned.
+
+    Attributes:
+        trials: most candidates of a task.
+        budget_s: seconds for all of it, earlier runs of the same command included; None: no limit.
+        early_stop: a task ends when so many trials in a row brought nothing.
+        seed: of what is drawn at random.
+        exact: no families with other rounding (Winograd).
+        tasks: only these, by number ("2", "4-6") or by a layer's name ("conv1*"); empty: all.
+        again: also tasks that have records already.
+    """
+
+    trials: int = TRIALS
+    budget_s: float | None = None
+    early_stop: int = EARLY_STOP
+    seed: int = 0
+    exact: bool = False
+    tasks: tuple[str, ...] = ()
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Item:
+    """A distinct convolution of the network.
+
+    Attributes:
+        number: in the order of the network, from 1.
+        task: for the strategy.
+        layers: names of the layers that are it, in order.
+    """
+
+    number: int
+    task: ConvTask
+    layers: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """For tables: the first layer, and how many more there are."""
+        more = len(self.layers) - 1
+        return self.layers[0] + (f" +{more}" if more else "")
+
+    @property
+    def workload(self) -> str:
+        """In the shape grammar, with what is fused."""
+        text = str(self.task.conv)
+        text += " +residual" * (self.task.residual is not None)
+        return text + (f" +{self.task.activation[0]}" if self.task.activation else "")
+
+
+def items(graph: Graph, device: Device, threads: int) -> list[Item]:
+    """The distinct convolutions of a network (which is changed).
+
+    Raises:
+        EdgeconvError: it has none.
+    """
+    found: dict[ConvTask, list[str]] = {}
+    for layer, task in build.conv_tasks(graph, device, threads):
+        found.setdefault(task, []).append(layer)
+    if not found:
+        raise EdgeconvError("the network has no convolutions: there is nothing to tune")
+    return [Item(n, task, tuple(names)) for n, (task, names) in enumerate(found.items(), 1)]
+
+
+def select(every: Sequence[Item], wanted: Sequence[str]) -> list[Item]:
+    """The items that patterns name; all without patterns.
+
+    Raises:
+        EdgeconvError: a pattern names none.
+    """
+    chosen: set[int] = set()
+    for pattern in wanted:
+        hits = {i.number for i in every if _fits(i, pattern)}
+        if not hits:
+            known = "; ".join(f"{i.number}: {i.name}" for i in every)
+            raise EdgeconvError(f"no task is called '{pattern}'; the tasks are {known}")
+        chosen |= hits
+    return [i for i in every if i.number in chosen or not wanted]
+
+
+def _fits(item: Item, pattern: str) -> bool:
+    first, dash, last = pattern.partition("-")
+    if first.isdigit() and (not dash or last.isdigit()):
+        return int(first) <= item.number <= int(last or first)
+    return any(fnmatch.fnmatchcase(name, pattern) for name in item.layers)
+
+
+def run_key(every: Sequence[Item], device: Device, options: Options) -> str:
+    """What makes a command the same command: goes on with what an earlier one has done."""
+    return keys.digest(
+        {
+            "tasks": [[keys.task_digest(i.task), len(i.layers)] for i in every],
+            "profile": keys.profile_digest(device),
+            "threads": device.cores,
+            "sources": [keys.source_hash(f) for f in FAMILIES],
+            "tvm": tvm.__version__,
+            "seed": options.seed,
+            "exact": options.exact,
+            "again": options.again,
+        }
+    )
+
+
+def with_threads(device: Device, threads: int) -> Device:
+    """The device as the strategy sees it when a network is compiled for some threads."""
+    return dataclasses.replace(device, cores=threads)
