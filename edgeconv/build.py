@@ -17,6 +17,7 @@ from tvm import tirx
 
 from edgeconv import codegen, memory, strategy
 from edgeconv.codegen import Operand, Step
+from edgeconv.graph.grouped_layout import row_values
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.layout import choose_layouts, conv_task, is_scheduled_conv
 from edgeconv.graph.parts import Part, parts
@@ -28,6 +29,7 @@ from edgeconv.operators.registry import Pattern
 from edgeconv.schedules import fold, relayout, tensor_expr
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask
 from edgeconv.targets import Device
+from edgeconv.workload import ConvTask
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ class _Builder:
         """Graph passes, layouts, and a kernel call for every node; kernels only if `generate`."""
         self.progress("optimising the graph")
         optimise(self.graph, self.device.lanes)
-        self.plan = choose_layouts(self.graph, self.device.lanes)
+        rows = row_values(self.graph, self.device.lanes, self._cycles)
+        self.plan = choose_layouts(self.graph, self.device.lanes, rows)
         self.progress("scheduling kernels")
         for node in self.graph.nodes:
             if any(self.plan.is_free(v) for v in node.outputs):
@@ -143,6 +146,10 @@ class _Builder:
             if make is not None:
                 self.functions[symbol] = codegen.with_pointer_parameters(make(), symbol)
         return self.kernels[key]
+
+    def _cycles(self, task: ConvTask) -> float:
+        """Estimated cycles of a convolution by the strategy's choice."""
+        return strategy.choose(task, self.device, exact=self.exact).cycles
 
     def _convolution(self, node: Node, part: Part, generate: bool) -> None:
         task = conv_task(node, part, self.plan)

@@ -40,6 +40,7 @@ from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
     CACHE_LINE,
     FMA_LATENCY,
+    L2_BYTES_PER_CYCLE,
     PARALLEL_MACS,
     Mismatch,
     ceil_div,
@@ -53,10 +54,11 @@ from edgeconv.workload import Conv2d, ConvTask
 
 PLANE_BYTES = 256 << 10  # scratch planes of a strip: they stay in the second-level cache
 SUM_BYTES = 16 << 10  # sums of a strip on their way to the output: in the first-level cache
+L3_BYTES_PER_CYCLE = 10  # without prefetch
 WAY = 4096  # bytes from one line to the next that competes with it for the same cache set
 TILE_CYCLES = 12  # loops and addresses of a register tile
-ROW_CYCLES = 3  # loops and addresses of a row that is copied
-COPY_CYCLES = 3  # for each vector that goes into a scratch plane
+ROW_CYCLES = 2  # loops and addresses of a row that is copied
+SPLIT_STORE = 2.5  # cycles more that a vector stored across two cache lines takes
 
 
 @dataclass(frozen=True)
@@ -156,25 +158,43 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """
     conv, space = task.conv, Space(task, knobs)
     lanes, channels = knobs.lanes, knobs.channels
-    crossing = 1 + lanes * 4 / CACHE_LINE  # a vector across two lines is two loads
+    share = lanes * 4 / CACHE_LINE  # of the vectors, laid anywhere, that lie across two lines
+    split = 1 + SPLIT_STORE * share
+    aligned = not conv.out_width % lanes and not any(task.out.halo)
 
     def tile(vectors: int) -> float:
         fmas = vectors * channels / device.fma_ports
-        loads = (vectors * crossing + channels) / device.load_ports
+        loads = (vectors * (1 + share) + channels) / device.load_ports
+        store = 1 if knobs.flat or aligned else split
         step = max(fmas, loads, FMA_LATENCY)
-        return space.steps * step + TILE_CYCLES + 1.5 * vectors * channels
+        return space.steps * step + TILE_CYCLES + (1 + store) * vectors * channels
 
     cycles = space.full_tiles * tile(knobs.rows * knobs.columns)
     if space.tail:
         cycles += tile(len(space.tail))
     if knobs.flat:
-        row = ceil_div(conv.out_width, lanes) if conv.out_width >= lanes else 2
-        cycles += channels * space.strip * (2 * row + ROW_CYCLES)
+        cycles += channels * space.strip * _row_cycles(conv.out_width, lanes, 1)
     cycles *= space.channel_tiles
     if knobs.scratch:
-        row = ceil_div(conv.width, lanes * space.px) * space.px
-        cycles += space.cpg * space.strip_rows * (COPY_CYCLES * row + ROW_CYCLES)
-    return conv.batch * conv.groups * space.strips * cycles
+        width = ceil_div(conv.width, space.px)
+        gap = ceil_div(max(space.pitch - width, 1), lanes) * split
+        row = _row_cycles(width, lanes, space.px) + gap
+        cycles += space.cpg * space.strip_rows * space.px * row
+    cycles *= conv.batch * conv.groups * space.strips
+    if knobs.scratch:
+        return cycles
+    # rows of many channels at once are more streams than the hardware prefetches
+    size = 4 * conv.batch * conv.in_channels * conv.height * conv.width
+    far = 2 * size > device.l2_kib * 1024
+    return cycles + size / (L3_BYTES_PER_CYCLE if far else L2_BYTES_PER_CYCLE)
+
+
+def _row_cycles(width: int, lanes: int, loads: float) -> float:
+    """Cycles to copy a row that lies anywhere."""
+    while lanes > width:
+        lanes //= 2
+    split = 1 + SPLIT_STORE * lanes * 4 / CACHE_LINE
+    return ceil_div(width, lanes) * (loads + split) / 1.5 + ROW_CYCLES
 
 
 class Space:
@@ -191,6 +211,9 @@ class Space:
         self.py, self.px = conv.stride if knobs.scratch else (1, 1)
         self.row_step = 1 if knobs.scratch else conv.stride[0]  # rows of a plane to the next output
         self.row_reach = (self.taps[0] - 1) * self.dy
+        # where rows are not strung together, they start at the start of a vector
+        self.origin = -(conv.padding[1] // self.px) % knobs.lanes if not knobs.flat else 0
+        self.origin = self.origin if knobs.scratch else 0
         self.pitch = self._pitch()
         self.strip = self._strip()
         self.strips = ceil_div(conv.out_height, self.strip)
@@ -207,15 +230,23 @@ class Space:
         conv = self.conv
         if not self.knobs.scratch:
             return self.task.data.halo[1] + conv.width + self.task.data.halo[3]
-        need = conv.out_width + (self.taps[1] - 1) * self.dx // self.px
+        need = conv.out_width + (self.taps[1] - 1) * self.dx // self.px + self.origin
         spans = [self.span(phase) for phase in range(self.px)]
-        return max(conv.out_width, *(max(high, need - low) for low, high in spans))
+        pitch = max(conv.out_width, *(max(high, need - low) for low, high in spans))
+        lanes = self.knobs.lanes
+        return pitch if self.knobs.flat else ceil_div(pitch, lanes) * lanes
 
     def span(self, phase: int) -> tuple[int, int]:
         """Where the map's columns of a phase start and end in a row of its plane."""
         left = self.conv.padding[1]
+        low = self.origin + ceil_div(max(left - phase, 0), self.px)
+        return low, low + self.width(phase)
+
+    def width(self, phase: int) -> int:
+        """The map's columns of a phase."""
+        left = self.conv.padding[1]
         low = ceil_div(max(left - phase, 0), self.px)
-        return low, ceil_div(left + self.conv.width - phase, self.px)
+        return ceil_div(left + self.conv.width - phase, self.px) - low
 
     def _strip(self) -> int:
         """Output rows of a strip: all, or as many as scratch may hold."""
@@ -268,7 +299,7 @@ class Space:
         """(number of the plane, distance in it) that a tap reads."""
         row, column = kh * self.dy, kw * self.dx
         number = row % self.py * self.px + column % self.px
-        return number, row // self.py * self.pitch + column // self.px
+        return number, row // self.py * self.pitch + column // self.px + self.origin
 
 
 def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray:

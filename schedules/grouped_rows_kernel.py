@@ -146,7 +146,7 @@ class Kernel:
         space, padded = self.space, self.conv.padding[1] + odd
         if isinstance(x, int):
             padded, x = padded + x, 0
-        start = at + padded % 2 * space.plane + padded // 2 + x // 2
+        start = at + padded % 2 * space.plane + space.origin + padded // 2 + x // 2
         emit.store(self.scratch, value, [emit.run(start, lanes)])
 
     def _pieces(self, width: int, move: Callable[[Any, int], None], times: int = 1) -> None:

@@ -90,16 +90,16 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
         elif len(node.outputs) == 1 and (
             pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE or node.op in (*_POOLS, "concat")
         ):
-            linked = [v for v in (*node.inputs, node.output) if not v.is_constant and _is_image(v)]
+            linked = [v for v in (*node.inputs, node.output) if not v.is_constant and is_image(v)]
         for value in linked[1:]:
             parent[find(value)] = find(linked[0])
     roots = {find(v) for v in seeds}
     return {v for v in [*parent, *seeds] if find(v) in roots}
 
 
-def choose_layouts(graph: Graph, lanes: int) -> Plan:
-    """Decide all layouts; inserts `copy` nodes into the graph."""
-    plan = Plan(nhwc=_nhwc_values(graph, lanes))
+def choose_layouts(graph: Graph, lanes: int, rows: frozenset[Value] = frozenset()) -> Plan:
+    """Decide all layouts, those of `rows` row-major; inserts `copy` nodes into the graph."""
+    plan = Plan(nhwc=_nhwc_values(graph, lanes), rows=rows)
     for value in graph.inputs:
         plan.layouts[value] = PLAIN
     consumers = graph.consumers()
@@ -161,7 +161,7 @@ def conv_task(node: Node, part: Part, plan: Plan) -> ConvTask:
     )
 
 
-def _is_image(value: Value) -> bool:
+def is_image(value: Value) -> bool:
     return len(value.shape) == 4 and value.shape[2:] != (1, 1)
 
 
@@ -173,7 +173,7 @@ def _copy(graph: Graph, value: Value, nodes: list[Node]) -> Value:
 
 def _skip_pixels(graph: Graph, node: Node, plan: Plan, nodes: list[Node]) -> None:
     """Let a strided pointwise convolution of a row-major map read a copy of the pixels it uses."""
-    value, conv = node.inputs[0], _single(node)
+    value, conv = node.inputs[0], single(node)
     if conv is None or not conv.is_pointwise or conv.stride == (1, 1) or any(conv.padding):
         return
     if not plan.layouts[value].is_plain or value.shape[2:] == (1, 1):
@@ -212,13 +212,15 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int, lanes: int) -> b
     layout = plan.layouts[value]
     if not layout.is_plain:
         return plan.root(value) is value or not any(rim(node))
-    conv, out = _single(node), plan.layouts[node.output]
+    if value in plan.rows and node.output in plan.rows:
+        return True
+    conv, out = single(node), plan.layouts[node.output]
     if conv is not None:
         if depthwise_layout.accepts(conv, 0, out.block, lanes):
             return True
-        if _is_image(node.output) and out.is_plain and pointwise_layout.accepts(conv, lanes):
+        if is_image(node.output) and out.is_plain and pointwise_layout.accepts(conv, lanes):
             return True
-        if _is_image(value) and pointwise_layout.reads_planes(conv, lanes):
+        if is_image(value) and pointwise_layout.reads_planes(conv, lanes):
             return True
     if any(rim(node)):
         return False
@@ -232,12 +234,21 @@ def _conv_output(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lan
     value, readers = node.output, consumers.get(node.output, [])
     if any(reader.op == "rows" for reader in readers):
         return Layout(value.shape[1])
+    if value in plan.rows:
+        return Layout(1) if _wants_halo(node, readers) else PLAIN
     if _writes_rows(node, plan, readers, lanes):
         return PLAIN
-    return Layout(_block(plan, value, lanes)) if _is_image(value) else PLAIN
+    return Layout(_block(plan, value, lanes)) if is_image(value) else PLAIN
 
 
-def _single(node: Node) -> Conv2d | None:
+def _wants_halo(node: Node, readers: list[Node]) -> bool:
+    """Whether a row-major map passes between convolutions that can use a halo."""
+    return bool(readers) and all(
+        is_scheduled_conv(n) and not n.inputs[1].shape[2:] == (1, 1) for n in (node, *readers)
+    )
+
+
+def single(node: Node) -> Conv2d | None:
     """The convolution of a node that is one, neither parts of a map nor slices of volumes."""
     first, *others = parts(node)
     whole = not others and first.place is None and first.conv.slices is None
@@ -248,14 +259,14 @@ def _writes_rows(node: Node, plan: Plan, readers: list[Node], lanes: int) -> boo
     """Whether a convolution should leave row-major maps: to the caller, or depthwise to its like
     when it reads such maps itself.
     """
-    conv, data = _single(node), plan.layouts[node.inputs[0]]
+    conv, data = single(node), plan.layouts[node.inputs[0]]
     if conv is None:
         return False
     if not readers:
         planar = data.is_plain and pointwise_layout.prefers_rows(conv, lanes)
         return planar or depthwise_layout.accepts(conv, data.block, 0, lanes)
     workloads = [
-        _single(reader)
+        single(reader)
         for reader in readers
         if is_scheduled_conv(reader) and reader.inputs[0] is node.output
     ]
@@ -276,7 +287,7 @@ def _place(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: in
     blocked = [v for v in node.inputs if plan.layouts[v].block > 1]
     for value in node.outputs:
         plan.layouts[value] = PLAIN
-        if not _is_image(value) or value.dtype != "float32":
+        if not is_image(value) or value.dtype != "float32":
             continue
         block = _block(plan, value, lanes)
         readers = [r for r in consumers.get(value, []) if is_scheduled_conv(r)]
