@@ -56,6 +56,7 @@ PLANE_BYTES = 256 << 10  # scratch planes of a strip: they stay in the second-le
 SUM_BYTES = 16 << 10  # sums of a strip on their way to the output: in the first-level cache
 L3_BYTES_PER_CYCLE = 10  # without prefetch
 WAY = 4096  # bytes from one line to the next that competes with it for the same cache set
+MOST_CHANNELS = 12  # of a register tile
 TILE_CYCLES = 12  # loops and addresses of a register tile
 ROW_CYCLES = 2  # loops and addresses of a row that is copied
 SPLIT_STORE = 2.5  # cycles more that a vector stored across two cache lines takes
@@ -100,19 +101,18 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
     return None
 
 
-
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
     conv = task.conv
-    most = device.vector_registers - (6 if device.vector_registers > 16 else 3)
+    most = device.vector_registers - (4 if device.vector_registers > 16 else 2)
     for flat, scratch in ((True, True), (True, False), (False, True), (False, False)):
         lanes = _lanes(conv, device.lanes) if flat else device.lanes
         if not _is_legal(task, lanes, flat=flat, scratch=scratch):
             continue
         for rows, columns in _pixel_tiles(conv, lanes, most // 2, flat=flat):
             vectors = rows * columns
-            for channels in range(1, min(conv.out_channels_per_group, 12) + 1):
-                if vectors * channels + min(vectors, channels) <= most:
+            for channels in range(1, min(conv.out_channels_per_group, MOST_CHANNELS) + 1):
+                if vectors * channels + 2 * min(vectors, channels) <= most:
                     yield Knobs(lanes, flat, scratch, rows, columns, channels)
 
 

@@ -31,7 +31,7 @@ class Kernel:
 
     def emit(self) -> None:
         """Parameters and the loop over strips."""
-        conv, space, task, knobs = self.conv, self.space, self.task, self.knobs
+        conv, space, knobs = self.conv, self.space, self.knobs
         self._parameters()
         grid = dict(n=conv.batch, g=conv.groups, strip=space.strips)
         with emit.loops(**grid) as axes, emit.block("tile"):
@@ -60,9 +60,7 @@ class Kernel:
             buffer = tirx.decl_buffer(shape, "float32", name="data", data_alignment=4)
             self.data = T.arg("data", buffer)
         tiles = (conv.groups, space.channel_tiles)
-        self.weight = emit.buffer(
-            "weight", (*tiles, space.cpg, *space.taps, self.knobs.channels)
-        )
+        self.weight = emit.buffer("weight", (*tiles, space.cpg, *space.taps, self.knobs.channels))
         self.bias = emit.buffer("bias", (conv.out_channels,)) if task.bias else None
         self.residual = (
             None

@@ -119,7 +119,7 @@ def choose_layouts(graph: Graph, lanes: int, rows: frozenset[Value] = frozenset(
                 plan.layouts.setdefault(value, PLAIN)
         if is_scheduled_conv(node):
             _skip_pixels(graph, node, plan, nodes)
-            plan.layouts[node.output] = _conv_output(node, plan, consumers, lanes)
+            plan.layouts[node.output] = _conv_output(graph, node, plan, consumers, lanes)
             wanted = _conv_input_block(node, plan, lanes)
             if not _readable(graph, plan, node, wanted, lanes):
                 node.inputs[0] = copied(node.inputs[0], wanted)
@@ -230,22 +230,24 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int, lanes: int) -> b
     return block == 1
 
 
-def _conv_output(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: int) -> Layout:
+def _conv_output(
+    graph: Graph, node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: int
+) -> Layout:
     value, readers = node.output, consumers.get(node.output, [])
     if any(reader.op == "rows" for reader in readers):
         return Layout(value.shape[1])
     if value in plan.rows:
-        return Layout(1) if _wants_halo(node, readers) else PLAIN
+        return Layout(1) if _wants_halo(graph, node, readers) else PLAIN
     if _writes_rows(node, plan, readers, lanes):
         return PLAIN
     return Layout(_block(plan, value, lanes)) if is_image(value) else PLAIN
 
 
-def _wants_halo(node: Node, readers: list[Node]) -> bool:
-    """Whether a row-major map passes between convolutions that can use a halo."""
-    return bool(readers) and all(
-        is_scheduled_conv(n) and not n.inputs[1].shape[2:] == (1, 1) for n in (node, *readers)
-    )
+def _wants_halo(graph: Graph, node: Node, readers: list[Node]) -> bool:
+    """Whether a row-major map passes only between convolutions that can use a halo."""
+    if not readers or node.output in graph.outputs:
+        return False
+    return all(is_scheduled_conv(n) and n.inputs[1].shape[2:] != (1, 1) for n in (node, *readers))
 
 
 def single(node: Node) -> Conv2d | None:
