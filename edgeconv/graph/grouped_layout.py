@@ -20,10 +20,11 @@ from edgeconv.operators.registry import Pattern
 from edgeconv.workload import ConvTask
 
 Cycles = Callable[[ConvTask], float]
-GAIN = 0.97  # of the time that may be left: estimates are not better than that
+GAIN = 0.92  # of the time that may be left: estimates are not better than that
 MOST_STRIDE = 2  # horizontal; beyond it vectors would be gathered
 NARROW = 32  # channels; wider dense convolutions are better in blocks
-COPY_CYCLES = 9.0  # for each vector that a copy moves
+BLOCK_CYCLES = 6.0  # for each vector that a copy moves into whole blocks or out of them
+COPY_CYCLES = 9.0  # for each vector of other channels
 GATHER_CYCLES = 24.0  # where it can't move whole vectors
 POOL_CYCLES = 16.0  # more for each vector of a pooled map, if it is row-major
 
@@ -65,8 +66,9 @@ def _cycles(node: Node, plan: Plan, lanes: int, cycles: Cycles) -> float:
         return POOL_CYCLES * vectors if plan.layouts[node.output].block <= 1 else 0.0
     if node.op not in ("copy", "slice"):
         return 0.0
-    whole = node.op == "copy" and node.output.shape[1] >= lanes
-    return vectors * (COPY_CYCLES if whole else GATHER_CYCLES)
+    if node.op == "slice" or node.output.shape[1] < lanes:
+        return vectors * GATHER_CYCLES
+    return vectors * (COPY_CYCLES if node.output.shape[1] % lanes else BLOCK_CYCLES)
 
 
 def _candidates(graph: Graph) -> Iterator[frozenset[Value]]:
