@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from tvm import tirx
 
 from edgeconv import codegen, fusion, memory, strategy
 from edgeconv.codegen import Operand, Step
+from edgeconv.errors import BuildError
+from edgeconv.graph.grouped_layout import row_values
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.layout import choose_layouts, conv_task, is_scheduled_conv, pair_task
 from edgeconv.graph.pairs import halves, is_pair
@@ -134,7 +137,8 @@ class _Builder:
         """Graph passes, layouts, and a kernel call for every node; kernels only if `generate`."""
         self.progress("optimising the graph")
         optimise(self.graph, self.device.lanes, self.pairs)
-        self.plan = choose_layouts(self.graph, self.device.lanes)
+        rows = row_values(self.graph, self.device.lanes, self._cycles)
+        self.plan = choose_layouts(self.graph, self.device.lanes, rows)
         self.progress("scheduling kernels")
         for node in self.graph.nodes:
             if any(self.plan.is_free(v) for v in node.outputs):
@@ -156,6 +160,15 @@ class _Builder:
             if make is not None:
                 self.functions[symbol] = codegen.with_pointer_parameters(make(), symbol)
         return self.kernels[key]
+
+    def _cycles(self, task: ConvTask) -> float:
+        """Estimated cycles of a convolution by the strategy's choice; infinite if no schedule takes
+        it.
+        """
+        try:
+            return strategy.choose(task, self.device, exact=self.exact).cycles
+        except BuildError:
+            return math.inf
 
     def _convolution(self, node: Node, part: Part, generate: bool) -> None:
         task = conv_task(node, part, self.plan)

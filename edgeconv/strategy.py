@@ -21,12 +21,14 @@ class Choice:
         knobs: its settings.
         reason: one sentence for `edgeconv explain`.
         refused: families that cannot take the task, with their reasons.
+        cycles: the estimate.
     """
 
     family: Family
     knobs: Any
     reason: str
     refused: tuple[tuple[str, str], ...] = ()
+    cycles: float = 0.0
 
     @property
     def knobs_text(self) -> str:
@@ -97,4 +99,4 @@ def choose(
         reason += f", {peak / cycles:.0%} of the multiply-add peak"
     else:
         reason += f"; the direct sum needs at least {peak:,.0f}"
-    return Choice(family, knobs, reason, tuple(refused))
+    return Choice(family, knobs, reason, tuple(refused), cycles)

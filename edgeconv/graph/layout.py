@@ -103,16 +103,16 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
         elif len(node.outputs) == 1 and (
             pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE or node.op in (*_POOLS, "concat")
         ):
-            linked = [v for v in (*node.inputs, node.output) if not v.is_constant and _is_image(v)]
+            linked = [v for v in (*node.inputs, node.output) if not v.is_constant and is_image(v)]
         for value in linked[1:]:
             parent[find(value)] = find(linked[0])
     roots = {find(v) for v in seeds}
     return {v for v in [*parent, *seeds] if find(v) in roots}
 
 
-def choose_layouts(graph: Graph, lanes: int) -> Plan:
-    """Decide all layouts; inserts `copy` nodes into the graph."""
-    plan = Plan(nhwc=_nhwc_values(graph, lanes))
+def choose_layouts(graph: Graph, lanes: int, rows: frozenset[Value] = frozenset()) -> Plan:
+    """Decide all layouts, those of `rows` row-major; inserts `copy` nodes into the graph."""
+    plan = Plan(nhwc=_nhwc_values(graph, lanes), rows=rows)
     for value in graph.inputs:
         plan.layouts[value] = PLAIN
     consumers = graph.consumers()
@@ -132,7 +132,7 @@ def choose_layouts(graph: Graph, lanes: int) -> Plan:
                 plan.layouts.setdefault(value, PLAIN)
         if is_scheduled_conv(node):
             _skip_pixels(graph, node, plan, nodes)
-            plan.layouts[node.output] = _conv_output(node, plan, consumers, lanes)
+            plan.layouts[node.output] = _conv_output(graph, node, plan, consumers, lanes)
             wanted = _conv_input_block(node, plan, lanes)
             if not _readable(graph, plan, node, wanted, lanes):
                 node.inputs[0] = copied(node.inputs[0], wanted)
@@ -201,7 +201,7 @@ def pair_task(node: Node, plan: Plan) -> PairTask:
 def pair_writes_rows(node: Node, lanes: int) -> bool:
     """Whether a pair can leave row-major maps: a depthwise second half transposes them itself."""
     second = halves(node)[1]
-    conv = _single(second)
+    conv = single(second)
     if conv is None or second.attrs.get("has_residual"):
         return False
     return conv.is_depthwise and conv.out_height * conv.out_width >= lanes
@@ -216,13 +216,13 @@ def _pair_blocks(node: Node, plan: Plan, lanes: int) -> tuple[int, int]:
 def _pair_reads(node: Node, plan: Plan, block: int, lanes: int) -> bool:
     """Whether a pair can read its input where it lies: a depthwise convolution needs `block`."""
     value, (first, _) = node.inputs[0], halves(node)
-    layout, conv = plan.layouts[value], _single(first)
+    layout, conv = plan.layouts[value], single(first)
     if conv is not None and conv.groups == 1:
         return not layout.is_plain or pointwise_layout.reads_planes(conv, lanes)
     return layout.block == block and plan.root(value) is value
 
 
-def _is_image(value: Value) -> bool:
+def is_image(value: Value) -> bool:
     return len(value.shape) == 4 and value.shape[2:] != (1, 1)
 
 
@@ -234,7 +234,7 @@ def _copy(graph: Graph, value: Value, nodes: list[Node]) -> Value:
 
 def _skip_pixels(graph: Graph, node: Node, plan: Plan, nodes: list[Node]) -> None:
     """Let a strided pointwise convolution of a row-major map read a copy of the pixels it uses."""
-    value, conv = node.inputs[0], _single(node)
+    value, conv = node.inputs[0], single(node)
     if conv is None or not conv.is_pointwise or conv.stride == (1, 1) or any(conv.padding):
         return
     if not plan.layouts[value].is_plain or value.shape[2:] == (1, 1):
@@ -273,19 +273,21 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int, lanes: int) -> b
     """Whether the convolution can read its input where it lies, given that halos can still grow."""
     value = node.inputs[0]
     layout = plan.layouts[value]
-    conv, out = _single(node), plan.layouts[node.output]
+    conv, out = single(node), plan.layouts[node.output]
     if _runs_on_planes(node, plan, lanes):
         return layout.is_plain
     if not layout.is_plain:
         return plan.root(value) is value or not any(rim(node))
+    if value in plan.rows and node.output in plan.rows:
+        return True
     if conv is not None:
         if depthwise_layout.accepts(conv, 0, out.block, lanes):
             return True
-        if _is_image(node.output) and out.is_plain and pointwise_layout.accepts(conv, lanes):
+        if is_image(node.output) and out.is_plain and pointwise_layout.accepts(conv, lanes):
             return True
-        if _is_image(value) and pointwise_layout.reads_planes(conv, lanes):
+        if is_image(value) and pointwise_layout.reads_planes(conv, lanes):
             return True
-        if _is_image(value) and direct_layout.reads_planes(conv, lanes):
+        if is_image(value) and direct_layout.reads_planes(conv, lanes):
             return True
     if any(rim(node)):
         return False
@@ -295,21 +297,32 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int, lanes: int) -> b
     return block == 1
 
 
-def _conv_output(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: int) -> Layout:
+def _conv_output(
+    graph: Graph, node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: int
+) -> Layout:
     value, readers = node.output, consumers.get(node.output, [])
     if any(reader.op == "rows" for reader in readers):
         return Layout(value.shape[1])
+    if value in plan.rows:
+        return Layout(1) if _wants_halo(graph, node, readers) else PLAIN
     if _writes_rows(node, plan, readers, lanes):
         return PLAIN
-    return Layout(_block(plan, value, lanes)) if _is_image(value) else PLAIN
+    return Layout(_block(plan, value, lanes)) if is_image(value) else PLAIN
 
 
 def _runs_on_planes(node: Node, plan: Plan, lanes: int) -> bool:
     """Whether a convolution of clusters, whose output has its layout, takes rows to rows."""
-    return plan.layouts[node.output].is_plain and cluster_layout.accepts(_single(node), lanes)
+    return plan.layouts[node.output].is_plain and cluster_layout.accepts(single(node), lanes)
 
 
-def _single(node: Node) -> Conv2d | None:
+def _wants_halo(graph: Graph, node: Node, readers: list[Node]) -> bool:
+    """Whether a row-major map passes only between convolutions that can use a halo."""
+    if not readers or node.output in graph.outputs:
+        return False
+    return all(is_scheduled_conv(n) and n.inputs[1].shape[2:] != (1, 1) for n in (node, *readers))
+
+
+def single(node: Node) -> Conv2d | None:
     """The convolution of a node that is one, neither parts of a map nor slices of volumes."""
     first, *others = parts(node)
     whole = not others and first.place is None and first.conv.slices is None
@@ -320,17 +333,17 @@ def _writes_rows(node: Node, plan: Plan, readers: list[Node], lanes: int) -> boo
     """Whether a convolution should leave row-major maps: to the caller, or depthwise to its like
     when it reads such maps itself.
     """
-    conv, data = _single(node), plan.layouts[node.inputs[0]]
+    conv, data = single(node), plan.layouts[node.inputs[0]]
     if conv is None:
         return False
     if cluster_layout.accepts(conv, lanes):
-        data_readers = [_single(r) if is_scheduled_conv(r) else None for r in readers]
+        data_readers = [single(r) if is_scheduled_conv(r) else None for r in readers]
         return cluster_layout.prefers_rows(conv, data.block, data_readers, lanes)
     if not readers:
         planar = data.is_plain and pointwise_layout.prefers_rows(conv, lanes)
         return planar or depthwise_layout.accepts(conv, data.block, 0, lanes)
     workloads = [
-        _single(reader)
+        single(reader)
         for reader in readers
         if is_scheduled_conv(reader) and reader.inputs[0] is node.output
     ]
@@ -354,7 +367,7 @@ def _place(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: in
     blocked = [v for v in node.inputs if plan.layouts[v].block > 1]
     for value in node.outputs:
         plan.layouts[value] = PLAIN
-        if not _is_image(value) or value.dtype != "float32":
+        if not is_image(value) or value.dtype != "float32":
             continue
         block = _block(plan, value, lanes)
         readers = [r for r in consumers.get(value, []) if _takes_blocks(r)]

@@ -15,6 +15,7 @@ class Plan:
     Attributes:
         layouts: the layout of each value.
         nhwc: images that want all channels of a pixel side by side.
+        rows: images that stay row-major between convolutions along rows (see grouped_layout).
         aliases: values that are another's storage under another shape: nothing is computed.
         placed: values written into a part of another's storage, and where it starts, in bytes.
         joined: values that are complete once all that is placed in them is: nothing is computed.
@@ -22,6 +23,7 @@ class Plan:
 
     layouts: dict[Value, Layout] = field(default_factory=dict)
     nhwc: set[Value] = field(default_factory=set)
+    rows: frozenset[Value] = frozenset()
     aliases: dict[Value, Value] = field(default_factory=dict)
     placed: dict[Value, tuple[Value, int]] = field(default_factory=dict)
     joined: set[Value] = field(default_factory=set)

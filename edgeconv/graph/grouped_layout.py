@@ -1,0 +1,156 @@
+"""Which images stay row-major because their convolutions run faster along rows.
+
+A grouped convolution whose groups don't fill vectors of channels may run along the rows of NCHW
+maps (schedules/grouped_rows), and one that stands alone between NCHW tensors saves the copies into
+channels and back. Whether that pays depends on all that touches the same images, so whole plans are
+compared: images that grouped convolutions and pixelwise operators connect are made row-major, and
+stay so if the estimated time of all kernels and copies falls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.graph.layout import choose_layouts, conv_task, is_image, is_scheduled_conv, single
+from edgeconv.graph.parts import parts
+from edgeconv.graph.plan import Plan
+from edgeconv.operators.fused import pattern_of
+from edgeconv.operators.registry import Pattern
+from edgeconv.workload import ConvTask
+
+Cycles = Callable[[ConvTask], float]
+GAIN = 0.92  # of the time that may be left: estimates are not better than that
+MOST_STRIDE = 2  # horizontal; beyond it vectors would be gathered
+NARROW = 32  # channels; wider dense convolutions are better in blocks
+BLOCK_CYCLES = 6.0  # for each vector that a copy moves into whole blocks or out of them
+COPY_CYCLES = 9.0  # for each vector of other channels
+GATHER_CYCLES = 24.0  # where it can't move whole vectors
+POOL_CYCLES = 16.0  # more for each vector of a pooled map, if it is row-major
+
+
+def row_values(graph: Graph, lanes: int, cycles: Cycles) -> frozenset[Value]:
+    """The images that are to be row-major; `cycles` is the least time of a convolution."""
+    known: dict[ConvTask, float] = {}
+
+    def cached(task: ConvTask) -> float:
+        if task not in known:
+            known[task] = cycles(task)
+        return known[task]
+
+    chosen: frozenset[Value] = frozenset()
+    least: float | None = None
+    for candidate in _candidates(graph):
+        if least is None:
+            least = total(graph, lanes, cached, chosen)
+        time = total(graph, lanes, cached, chosen | candidate)
+        if time < least * GAIN:
+            chosen, least = chosen | candidate, time
+    return chosen
+
+
+def total(graph: Graph, lanes: int, cycles: Cycles, rows: frozenset[Value]) -> float:
+    """Estimated cycles of all convolutions, and of the other kernels that depend on layouts."""
+    copy, same = _copy(graph)
+    plan = choose_layouts(copy, lanes, frozenset(same[v] for v in rows))
+    return sum(_cycles(node, plan, lanes, cycles) for node in copy.nodes)
+
+
+def _cycles(node: Node, plan: Plan, lanes: int, cycles: Cycles) -> float:
+    if any(plan.is_free(v) for v in node.outputs) or any(v.size == 0 for v in node.outputs):
+        return 0.0
+    if is_scheduled_conv(node):
+        return sum(cycles(conv_task(node, part, plan)) for part in parts(node))
+    vectors = node.outputs[0].size / lanes
+    if node.op in ("max_pool2d", "avg_pool2d"):
+        return POOL_CYCLES * vectors if plan.layouts[node.output].block <= 1 else 0.0
+    if node.op not in ("copy", "slice"):
+        return 0.0
+    if node.op == "slice" or node.output.shape[1] < lanes:
+        return vectors * GATHER_CYCLES
+    return vectors * (COPY_CYCLES if node.output.shape[1] % lanes else BLOCK_CYCLES)
+
+
+def _candidates(graph: Graph) -> Iterator[frozenset[Value]]:
+    """Sets of images that could be row-major: those around grouped convolutions, then all."""
+    if not any(_is_seed(node) for node in graph.nodes):
+        return
+    yield from (group for group in _connected(graph, _is_seed) if _is_legal(graph, group))
+    for group in _connected(graph, lambda node: single(node) is not None):
+        if _is_legal(graph, group):
+            yield group
+
+
+def _is_seed(node: Node) -> bool:
+    """Whether the node is a convolution that grouped_rows is meant for."""
+    conv = single(node) if is_scheduled_conv(node) else None
+    if conv is None or conv.is_pointwise or conv.out_channels_per_group == 1:
+        return False
+    if conv.stride[1] > MOST_STRIDE or not is_image(node.output):
+        return False
+    return conv.groups > 1 or max(conv.in_channels, conv.out_channels) <= NARROW
+
+
+def _is_legal(graph: Graph, group: frozenset[Value]) -> bool:
+    """Whether there are kernels along rows for every convolution between two of the images."""
+    if not any(_is_seed(n) and n.output in group for n in graph.nodes):
+        return False
+    for node in graph.nodes:
+        if not is_scheduled_conv(node) or node.output not in group or node.inputs[0] not in group:
+            continue
+        conv = single(node)
+        if conv is None or (conv.stride[1] > MOST_STRIDE and not conv.is_pointwise):
+            return False
+        if conv.is_depthwise and conv.input_shuffle > 1:
+            return False
+        if conv.is_pointwise and any(conv.padding):
+            return False
+    return True
+
+
+def _connected(graph: Graph, links: Callable[[Node], bool]) -> list[frozenset[Value]]:
+    """Images that convolutions of which `links` holds, or pixelwise operators, connect."""
+    parent: dict[Value, Value] = {}
+
+    def find(value: Value) -> Value:
+        while parent.setdefault(value, value) is not value:
+            value = parent[value]
+        return value
+
+    for node in graph.nodes:
+        linked: list[Value] = []
+        if is_scheduled_conv(node):
+            if links(node):
+                linked = [node.inputs[0], node.output]
+            if node.attrs.get("has_residual"):
+                linked = [*linked, node.inputs[-1], node.output]
+        elif len(node.outputs) == 1 and (
+            pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE
+            or node.op in ("max_pool2d", "avg_pool2d", "concat")
+        ):
+            linked = [*node.inputs, node.output]
+        linked = [v for v in linked if not v.is_constant and is_image(v)]
+        for value in linked[1:]:
+            parent[find(value)] = find(linked[0])
+    groups: dict[Value, set[Value]] = {}
+    for value in list(parent):
+        groups.setdefault(find(value), set()).add(value)
+    return [frozenset(group) for group in groups.values()]
+
+
+def _copy(graph: Graph) -> tuple[Graph, dict[Value, Value]]:
+    """The same graph in other nodes and values (constants share their data)."""
+    same: dict[Value, Value] = {}
+
+    def twin(value: Value) -> Value:
+        if value not in same:
+            same[value] = Value(value.name, value.shape, value.dtype, value.data)
+        return same[value]
+
+    copy = Graph(graph.name)
+    copy.inputs = [twin(v) for v in graph.inputs]
+    for node in graph.nodes:
+        ins, outs = [twin(v) for v in node.inputs], [twin(v) for v in node.outputs]
+        copy.nodes.append(Node(node.name, node.op, ins, outs, dict(node.attrs), node.source))
+    copy.outputs = [twin(v) for v in graph.outputs]
+    return copy, same

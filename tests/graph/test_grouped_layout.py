@@ -1,0 +1,110 @@
+"""Which images stay row-major, for given costs of kernels."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeconv.graph.grouped_layout import row_values
+from edgeconv.graph.ir import Graph, Value
+from edgeconv.graph.layout import choose_layouts
+from edgeconv.graph.plan import Plan
+from edgeconv.layout import PLAIN, Layout
+from edgeconv.workload import ConvTask
+from tests.graph.graphs import Maker, Unchanged, ops
+
+LANES = 16
+
+
+def cheap_rows(task: ConvTask) -> float:
+    """Cycles of a machine that is fast along rows."""
+    return 1.0 if task.data.block == task.out.block == 1 else 1e6
+
+
+def costly_rows(task: ConvTask) -> float:
+    """Cycles of one that is slow along rows, by more than copies cost."""
+    return 1e6 if 1 in (task.data.block, task.out.block) else 1.0
+
+
+def even(task: ConvTask) -> float:
+    """Cycles where only copies matter."""
+    return 100.0
+
+
+def planned(graph: Graph, cost: object) -> tuple[Plan, frozenset[Value]]:
+    """The layouts for a cost; the graph still computes the same."""
+    with Unchanged(graph):
+        rows = row_values(graph, LANES, cost)  # type: ignore[arg-type]
+        plan = choose_layouts(graph, LANES, rows)
+    return plan, rows
+
+
+def chain() -> tuple[Graph, list[Value]]:
+    """Three grouped convolutions, one elementwise operator."""
+    maker = Maker()
+    x = maker.input(1, 20, 9, 9)
+    a = maker.conv(x, 20, groups=4)
+    b = maker.conv(a, 20, groups=4)
+    c = maker.node("tanh", b)
+    return maker.done(maker.conv(c, 20, groups=4)), [x, a, b, c]
+
+
+@pytest.mark.parametrize("cost", [cheap_rows, even])
+def test_chains_need_no_copy(cost: object) -> None:
+    graph, (x, a, b, c) = chain()
+    plan, rows = planned(graph, cost)
+    assert ops(graph) == ["conv2d", "conv2d", "tanh", "conv2d"]
+    assert rows >= {x, a, b, c}
+    assert plan.layouts[x] == plan.layouts[graph.outputs[0]] == PLAIN
+    assert plan.layouts[a] == Layout(1, (1, 1, 1, 1))  # from convolution to convolution
+    assert plan.layouts[b].block <= 1
+
+
+def test_blocks_stay_where_rows_are_slow() -> None:
+    graph, _ = chain()
+    _, rows = planned(graph, costly_rows)
+    assert not rows
+    assert ops(graph) == ["copy", "conv2d", "conv2d", "tanh", "conv2d", "copy"]
+
+
+def test_only_what_grouped_convolutions_touch() -> None:
+    """A dense convolution that is slow along rows, behind a grouped one that is fast."""
+    maker = Maker()
+    x = maker.input(1, 20, 9, 9)
+    a = maker.conv(x, 40, groups=4)
+    graph = maker.done(maker.conv(maker.node("sigmoid", a), 48))
+
+    def cost(task: ConvTask) -> float:
+        if task.conv.groups == 1:
+            return 1e6 if task.data.block == 1 else 1.0
+        return cheap_rows(task)
+
+    plan, rows = planned(graph, cost)
+    assert {x, a} <= rows
+    assert plan.layouts[a] == PLAIN
+    assert ops(graph) == ["conv2d", "sigmoid", "conv2d"]
+    assert plan.layouts[graph.nodes[2].inputs[0]].block > 1  # the sigmoid transposes for it
+
+
+def test_networks_without_such_convolutions_cost_nothing() -> None:
+    maker = Maker()
+    x = maker.input(1, 64, 9, 9)
+    graph = maker.done(maker.conv(maker.conv(x, 64), 64, 1))
+
+    def cost(task: ConvTask) -> float:
+        raise AssertionError("nothing to compare")
+
+    assert row_values(graph, LANES, cost) == frozenset()
+
+
+def test_kernels_that_rows_lack_keep_their_layout() -> None:
+    """A horizontal stride of 3, and an output that a later kernel reads as well."""
+    maker = Maker()
+    x = maker.input(1, 20, 9, 9)
+    a = maker.conv(x, 20, groups=4)
+    strided = maker.conv(a, 20, groups=4, stride=3)
+    graph = maker.done(strided, a)
+    plan, rows = planned(graph, cheap_rows)
+    assert rows == {x, a}
+    assert plan.layouts[a] == PLAIN
+    assert plan.layouts[strided].block > 1
+    assert ops(graph) == ["conv2d", "copy", "conv2d", "copy"]
