@@ -241,5 +241,6 @@ def test_hot_loops_keep_accumulators_in_registers(target: str) -> None:
         assert products % (3 * tile) == 0, (knobs, products)
         spills = [x for x in matching(lines, isa.stack) if re.search(isa.vector, x)]
         assert not [x for x in spills if re.search(isa.store, x)], (knobs, spills[:4])
-        assert len(spills) <= products // 4, (knobs, len(spills))  # weights, loaded once
+        # eight sums and nine weights on AVX2's 16 registers: some weights are loaded again
+        assert len(spills) <= products // 3, (knobs, len(spills))
         assert len(matching(lines, isa.store)) <= tile, knobs
