@@ -128,7 +128,7 @@ def command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Search better knobs for the convolutions of a network, and keep them.
+    """Search better knobs by measuring; compile uses them.
 
     Candidates of every schedule that can take a layer are compiled, checked and timed, the default
     first. The fastest become records, which `edgeconv compile` uses from then on. A command that

@@ -64,7 +64,7 @@ def _cycles(node: Node, plan: Plan, lanes: int, cycles: Cycles) -> float:
     vectors = node.outputs[0].size / lanes
     if node.op in ("max_pool2d", "avg_pool2d"):
         return POOL_CYCLES * vectors if plan.layouts[node.output].block <= 1 else 0.0
-    if node.op not in ("copy", "slice"):
+    if node.op not in ("copy", "slice") or len(node.output.shape) != 4:
         return 0.0
     if node.op == "slice" or node.output.shape[1] < lanes:
         return vectors * GATHER_CYCLES

@@ -51,6 +51,8 @@ def whole_numbers(task: ConvTask, seed: int = 0) -> Numbers:
     x = draw(conv.in_images, conv.in_channels, conv.height, conv.width)
     rows = conv.tap_rows
     weight = draw(conv.out_channels, conv.in_channels_per_group, rows, conv.kernel_size[1])
+    if conv.clusters is not None:
+        weight *= conv.clusters.reads()[:, :, None, None]
     bias = draw(conv.out_channels)
     value = convolution(conv, x, weight)
     if task.bias:

@@ -76,6 +76,7 @@ def test_exports_and_compiles(name: str, exporter: str) -> None:
 
 
 @pytest.mark.parametrize("name", BLOCKS)
+@torch.enable_grad()  # an engine measured in this process may have switched it off
 def test_a_training_step_lowers_the_loss(name: str) -> None:
     torch.manual_seed(0)
     module = BLOCKS[name]().train()

@@ -72,9 +72,12 @@ def measured(
     return bench.measure(task, here(), [(library, members)], plan, lambda number: None)
 
 
-@pytest.mark.parametrize("number", range(len(every_kind_of_task())))
+TUNED = [t for t in every_kind_of_task() if t.conv.branches is None]
+
+
+@pytest.mark.parametrize("number", range(len(TUNED)))
 def test_kernels_of_all_families_pass_the_check(number: int) -> None:
-    task = with_lanes(every_kind_of_task()[number])
+    task = with_lanes(TUNED[number])
     chosen = {c.family: c for c in reversed(space(task, here(), exact=False))}
     outcomes = measured(task, list(chosen.values()))
     assert [o.fault for o in outcomes] == [""] * len(chosen)

@@ -32,7 +32,8 @@ from edgeconv.schedules import FAMILIES
 from tests.cli.conftest import Cli, cli
 from tests.device import boards
 from tests.e2e.device import userland
-from tests.e2e.models import ModelMaker, assert_close, expected
+from tests.e2e.models import ModelMaker, assert_close, expected, he_normal
+from tests.e2e.sliding import sliding
 
 __all__ = ["cli"]
 
@@ -86,12 +87,37 @@ def resnext_blocks() -> onnx.ModelProto:
     return maker.model(y)
 
 
+def branches(*, alone: bool) -> onnx.ModelProto:
+    """Activated depthwise branches, summed: on rows, or before a dense convolution in blocks."""
+    maker = ModelMaker()
+    x = maker.input("x", 1, 16, 20, 20)
+    near = maker.node("Relu", maker.conv(x, 16, 16, 3, groups=16))
+    far = maker.conv(x, 16, 16, 3, groups=16, dilation=2, pads=[2] * 4)
+    y = maker.node("Add", near, maker.node("Relu", far))
+    return maker.model(y if alone else maker.conv(y, 16, 16, 3))
+
+
+def clusters() -> onnx.ModelProto:
+    """Windows that slide over the channels, then groups of unequal size as zeros in weights."""
+    maker = ModelMaker()
+    y = sliding(maker, maker.input("x", 1, 32, 15, 15), 32, 32, cg=4, overlap=0.5)
+    weight = he_normal(maker.rng, (32, 32, 3, 3))
+    weight[:16, 16:] = weight[16:, :8] = 0
+    window = dict(kernel_shape=(3, 3), strides=(2, 2), pads=[1] * 4)
+    return maker.model(maker.node("Conv", y, maker.constant(weight), **window))
+
+
 NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "mobilenet_v2": lambda: models.build("mobilenetv2"),
     "shufflenet": lambda: light_network("shufflenet", logits=True),
     "resnext_blocks": resnext_blocks,
     "pointwise": lambda: convolution(33, 47, 19, 1),
     "depthwise": lambda: convolution(18, 18, 40, 3, groups=18),
+    "dense": lambda: convolution(24, 24, 14, 3),
+    "grouped": lambda: convolution(20, 20, 28, 3, groups=4),
+    "branches": lambda: branches(alone=True),
+    "branches in a network": lambda: branches(alone=False),
+    "clusters": clusters,
 }
 THREADS = {"shufflenet": 2}
 
