@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Any, Literal
 
 import onnx
@@ -84,9 +83,9 @@ def of_network(
 
     def make() -> Model:
         model = networks.with_fixed_shapes(networks.load(name), shapes or {})
-        return model, {"network": Path(name).stem, **_facts(model)}
+        return model, {"network": networks.title(name), **_facts(model)}
 
-    return CaseToRun(f"{Path(name).stem}, {threads_text(threads)}", threads, make)
+    return CaseToRun(f"{networks.title(name)}, {threads_text(threads)}", threads, make)
 
 
 def _facts(model: onnx.ModelProto) -> dict[str, Any]:

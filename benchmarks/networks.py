@@ -97,6 +97,11 @@ def with_fixed_shapes(
     return model
 
 
+def title(name: str) -> str:
+    """What results call a network: a file without its folders and ending."""
+    return Path(name).name.removesuffix(".onnx")
+
+
 def light_names() -> list[str]:
     """Names of the networks, such as "squeezenet"."""
     return sorted(p.stem.removeprefix("light_") for p in _FOLDER.glob("light_*.onnx"))

@@ -90,8 +90,8 @@ def main() -> None:
     chosen = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
     for name in chosen.networks or [*models.NETWORKS, *networks.light_names()]:
-        path = FOLDER / f"{Path(name).stem}.txt"
-        path.write_text(text(Path(name).stem, networks.load(name)), encoding="utf-8")
+        path = FOLDER / f"{networks.title(name)}.txt"
+        path.write_text(text(networks.title(name), networks.load(name)), encoding="utf-8")
         print(path)
 
 
