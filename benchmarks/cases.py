@@ -199,9 +199,6 @@ def group_count(text: str, channels: int) -> int:
     return int(text)
 
 
-AXES = ("threads", "channels", "size")
-
-
 def scaling(
     base: Square, threads: Sequence[int], channels: Sequence[int], sizes: Sequence[int]
 ) -> Iterator[CaseToRun]:

@@ -210,16 +210,12 @@ def main() -> None:
     device, cores = host(), Cores(1, chosen.lock)
     records = Records(chosen.output, PROGRAMME, {"most": chosen.most, "seed": chosen.seed})
     classes = [c for c in CLASSES if not chosen.classes or c.name in chosen.classes]
-    layers = {c.name: random_layers.draw(c, chosen.count, chosen.seed) for c in classes}
-    for number in range(chosen.count):
-        for layer_class in classes:
-            conv = layers[layer_class.name][number]
-            key = f"{layer_class.name}: {conv}"
-            if key not in records:
-                task = task_within_network(conv, device)
-                case = measure(task, device, chosen.most, cores)
-                records.add(key, {"class": layer_class.name, "layer": str(conv), **case})
-                print(line(key, case), flush=True)
+    for key, layer_class, conv in random_layers.in_turns(classes, chosen.count, chosen.seed):
+        if key not in records:
+            task = task_within_network(conv, device)
+            case = measure(task, device, chosen.most, cores)
+            records.add(key, {"class": layer_class.name, "layer": str(conv), **case})
+            print(line(key, case), flush=True)
     print(summary(records.content))
 
 

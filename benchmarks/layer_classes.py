@@ -145,24 +145,20 @@ def main() -> None:
 def _run(
     records: Records, classes: list[LayerClass], engines: list[str], chosen: argparse.Namespace
 ) -> None:
-    layers = {c.name: random_layers.draw(c, chosen.count, chosen.seed) for c in classes}
-    for number in range(chosen.count):  # classes in turns: a run that stops has some of each
-        for layer_class in classes:
-            conv = layers[layer_class.name][number]
-            key = f"{layer_class.name}: {conv}"
-            if key in records:
-                continue
-            measured = measure(
-                conv,
-                engines,
-                threads=chosen.threads,
-                seconds=chosen.seconds,
-                limit=chosen.limit,
-                lock=chosen.lock,
-            )
-            case = {"class": layer_class.name, "layer": str(conv), "flops": 2 * conv.macs}
-            records.add(key, {**case, "measurements": measured})
-            print(line(key, measured), flush=True)
+    for key, layer_class, conv in random_layers.in_turns(classes, chosen.count, chosen.seed):
+        if key in records:
+            continue
+        measured = measure(
+            conv,
+            engines,
+            threads=chosen.threads,
+            seconds=chosen.seconds,
+            limit=chosen.limit,
+            lock=chosen.lock,
+        )
+        case = {"class": layer_class.name, "layer": str(conv), "flops": 2 * conv.macs}
+        records.add(key, {**case, "measurements": measured})
+        print(line(key, measured), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ are drawn.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +50,19 @@ def draw(layer_class: LayerClass, count: int, seed: int = 0) -> list[Conv2d]:
                 found.append(conv)
                 break
     return found
+
+
+def in_turns(
+    classes: Sequence[LayerClass], count: int, seed: int = 0
+) -> Iterator[tuple[str, LayerClass, Conv2d]]:
+    """(key of its results, class, layer) of `count` layers a class, the classes in turns: a run
+    that stops has some of each.
+    """
+    layers = {c.name: draw(c, count, seed) for c in classes}
+    for number in range(count):
+        for layer_class in classes:
+            conv = layers[layer_class.name][number]
+            yield f"{layer_class.name}: {conv}", layer_class, conv
 
 
 def realistic(conv: Conv2d, layer_class: LayerClass) -> bool:

@@ -192,17 +192,13 @@ def main() -> None:
     device = dataclasses.replace(host(), cores=1)
     records = Records(chosen.output, PROGRAMME, {"most": chosen.most, "seed": chosen.seed})
     classes = [c for c in CLASSES if not chosen.classes or c.name in chosen.classes]
-    layers = {c.name: random_layers.draw(c, chosen.count, chosen.seed) for c in classes}
     runner = ProcessRunner(1, lock=chosen.lock)
-    for number in range(chosen.count):
-        for layer_class in classes:
-            conv = layers[layer_class.name][number]
-            key = f"{layer_class.name}: {conv}"
-            if key not in records:
-                task = task_within_network(conv, device)
-                case = measure(task, device, chosen.most, runner, chosen.seed)
-                records.add(key, {"class": layer_class.name, "layer": str(conv), **case})
-                print(f"{key}: {1 / case['best_ratio']:.3f}  {case['best']}", flush=True)
+    for key, layer_class, conv in random_layers.in_turns(classes, chosen.count, chosen.seed):
+        if key not in records:
+            task = task_within_network(conv, device)
+            case = measure(task, device, chosen.most, runner, chosen.seed)
+            records.add(key, {"class": layer_class.name, "layer": str(conv), **case})
+            print(f"{key}: {1 / case['best_ratio']:.3f}  {case['best']}", flush=True)
     runner.close()
     print(summary(records.content))
 

@@ -7,6 +7,7 @@ memory plan → code generation. Tasks are hashable, so equal layers share a ker
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Hashable
@@ -132,6 +133,10 @@ class _Builder:
         self.calls: list[_Call] = []
         self.plan = Plan()
         self.pairs = fusion.Judge(device)
+        # equal layers, and the layouts that are compared, ask for the same tasks again and again
+        self._default_choice = functools.cache(
+            lambda task: strategy.choose(task, device, exact=exact)
+        )
 
     def lower(self, *, generate: bool = True) -> None:
         """Graph passes, layouts, and a kernel call for every node; kernels only if `generate`."""
@@ -166,14 +171,19 @@ class _Builder:
         it.
         """
         try:
-            return strategy.choose(task, self.device, exact=self.exact).cycles
+            return self._default_choice(task).cycles
         except BuildError:
             return math.inf
 
     def _convolution(self, node: Node, part: Part, generate: bool) -> None:
         task = conv_task(node, part, self.plan)
         conv, residual = task.conv, task.residual
-        choice = strategy.choose(task, self.device, exact=self.exact, records=self.records)
+        tuned = self.records
+        choice = (
+            self._default_choice(task)
+            if tuned is None
+            else strategy.choose(task, self.device, exact=self.exact, records=tuned)
+        )
         family, knobs = choice.family, choice.knobs
         make = (lambda: family.build(task, knobs, self.device)) if generate else None
         kernel = self._kernel((family.name, task, knobs), family.name, make)

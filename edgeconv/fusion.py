@@ -143,8 +143,7 @@ def choose(task: PairTask, device: Device) -> PairChoice:
         reasons = "; ".join(f"{name}: {why}" for name, why in refused)
         raise BuildError(f"no schedule for {task.first.conv}, {task.second.conv}: {reasons}")
     cycles, family, knobs = min(found, key=lambda f: f[0])
-    between = 4 * math.prod(task.first.conv.output_shape)
-    cached = CACHED * between < device.l2_kib * 1024
+    cached = CACHED * task.intermediate_bytes < device.l2_kib * 1024
     return PairChoice(family, knobs, cycles, apart(task, device), cached, tuple(refused))
 
 

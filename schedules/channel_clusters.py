@@ -38,10 +38,10 @@ from edgeconv.schedules.common import (
     FMA_LATENCY,
     L2_BYTES_PER_CYCLE,
     MAX_UNROLLED_FMAS,
-    PARALLEL_MACS,
     Mismatch,
     ceil_div,
     lacks_halo,
+    run_parallel,
     tile_start,
 )
 from edgeconv.targets import Device
@@ -341,7 +341,5 @@ class _Kernel:
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over tiles of rows; the body is written as it is to run."""
     n, oc, oh, _ow = sch.get_loops(sch.get_sblock("tile"))
-    outer = sch.fuse(n, oc, oh)
-    if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
-        sch.parallel(outer)
+    run_parallel(sch, (n, oc, oh), task.conv.macs, device)
     return sch

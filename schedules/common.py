@@ -5,11 +5,14 @@ arithmetic.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
+from tvm.s_tir import Schedule
 
+from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
 FMA_LATENCY = 4  # cycles; Zen 2–5, Skylake–Golden Cove and Cortex-A72–A78 all take 4
@@ -48,6 +51,13 @@ def tile_start(tile: Any, size: int, extent: int) -> Any:
     short.
     """
     return tile * size if extent % size == 0 else minimum(tile * size, extent - size)
+
+
+def run_parallel(sch: Schedule, loops: Sequence[Any], macs: int, device: Device) -> None:
+    """Fuse the loops, and spread them over the cores if there is work for several."""
+    outer = sch.fuse(*loops)
+    if device.cores > 1 and macs >= PARALLEL_MACS:
+        sch.parallel(outer)
 
 
 def is_partial(task: ConvTask) -> Mismatch | None:

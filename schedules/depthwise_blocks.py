@@ -34,11 +34,11 @@ from edgeconv.operators.convolution import apply_activation
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
     FMA_LATENCY,
-    PARALLEL_MACS,
     Mismatch,
     ceil_div,
     is_partial,
     lacks_halo,
+    run_parallel,
     starts,
     tile_start,
 )
@@ -449,7 +449,5 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over vectors of channels; the body is written as it is to run."""
-    outer = sch.fuse(*sch.get_loops(sch.get_sblock("tile")))
-    if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
-        sch.parallel(outer)
+    run_parallel(sch, sch.get_loops(sch.get_sblock("tile")), task.conv.macs, device)
     return sch

@@ -44,10 +44,10 @@ from edgeconv.schedules import depthwise_blocks, emit
 from edgeconv.schedules.common import (
     FMA_LATENCY,
     MAX_UNROLLED_FMAS,
-    PARALLEL_MACS,
     Mismatch,
     ceil_div,
     is_partial,
+    run_parallel,
     tile_start,
 )
 from edgeconv.targets import Device
@@ -433,7 +433,5 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over vectors of channels; the body is written as it is to run."""
-    outer = sch.fuse(*sch.get_loops(sch.get_sblock("tile")))
-    if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
-        sch.parallel(outer)
+    run_parallel(sch, sch.get_loops(sch.get_sblock("tile")), task.conv.macs, device)
     return sch

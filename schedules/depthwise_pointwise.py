@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -37,15 +37,17 @@ from edgeconv.operators.convolution import apply_activation
 from edgeconv.schedules import depthwise_blocks, emit, product_tile
 from edgeconv.schedules.common import (
     L2_BYTES_PER_CYCLE,
-    PARALLEL_MACS,
     Mismatch,
     ceil_div,
     lacks_halo,
     minimum,
+    run_parallel,
     tile_start,
 )
 from edgeconv.schedules.depthwise_tiles import DepthwiseTiles, register_tiles, zeros
 from edgeconv.schedules.pair_operands import (
+    L2_SHARE,
+    L2_STALL,
     SCRATCH_CYCLES,
     Rows,
     declare,
@@ -59,12 +61,11 @@ from edgeconv.schedules.traffic import L2_RATE, streaming_cycles
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask, PairTask
 
-L2_SHARE = 0.5  # of the cache, for a strip
 SPREAD = 4  # strips a core has at least, where there are several cores
 
 
 @dataclass(frozen=True)
-class Knobs:
+class Knobs(Tile):
     """Tunable choices.
 
     Attributes:
@@ -75,20 +76,10 @@ class Knobs:
         strip: output rows made at once.
     """
 
-    lanes: int
-    rows: int
-    columns: int
-    vectors: int
-    quad: int
     in_rows: int
     in_columns: int
     unroll_kw: bool
     strip: int
-
-    @property
-    def tile(self) -> Tile:
-        """The pointwise convolution's register tile."""
-        return Tile(self.lanes, self.rows, self.columns, self.vectors, self.quad)
 
 
 def supports(task: PairTask, device: Device) -> Mismatch | None:
@@ -151,8 +142,7 @@ def _strips(
     sizes = {least * k for k in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)} | {conv.out_height}
     share = L2_SHARE * 1024 * device.l2_kib
     for strip in sorted(s for s in sizes if s <= conv.out_height):
-        shape = (tile.lanes, tile.rows, tile.columns, tile.vectors, tile.quad)
-        knobs = Knobs(*shape, *in_tile, strip)
+        knobs = Knobs(*(*astuple(tile), *in_tile, strip))
         space = Space(task, knobs)
         idle = device.cores > 1 and space.strips * conv.batch < SPREAD * device.cores
         if strip == least or (space.bytes <= share and not idle):
@@ -187,9 +177,6 @@ def _reading(task: PairTask, space: Space, device: Device) -> float:
     rows = space.strips * min((strip - 1) * conv.stride[0] + reach, conv.height)
     again = max(0, rows - conv.height) * row / L2_RATE
     return streaming_cycles(conv.height * row, device) + again
-
-
-L2_STALL = 0.3  # cycles of a vector that is written and read in the second-level cache
 
 
 class Space:
@@ -337,7 +324,5 @@ def compute(task: PairTask, knobs: Knobs) -> tirx.PrimFunc:
 
 def schedule(sch: Schedule, task: PairTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over strips; the body is written as it is to run."""
-    outer = sch.fuse(*sch.get_loops(sch.get_sblock("tile")))
-    if device.cores > 1 and task.macs >= PARALLEL_MACS:
-        sch.parallel(outer)
+    run_parallel(sch, sch.get_loops(sch.get_sblock("tile")), task.macs, device)
     return sch

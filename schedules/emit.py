@@ -135,12 +135,6 @@ def all_spatial(extents: Mapping[str, int], values: Sequence[Any]) -> list[Any]:
     return [spatial(f"v{name}", extent, value) for (name, extent), value in pairs]
 
 
-def all_reduce(extents: Mapping[str, int], values: Sequence[Any]) -> list[Any]:
-    """Reduction block axes for loops made by `loops(**extents)`."""
-    pairs = zip(extents.items(), values, strict=True)
-    return [reduce(f"v{name}", extent, value) for (name, extent), value in pairs]
-
-
 @dataclass(frozen=True)
 class ConvOperands:
     """The parameters of a convolution kernel, and the few things every family does with them."""

@@ -43,12 +43,12 @@ from edgeconv.schedules.common import (
     FMA_LATENCY,
     L2_BYTES_PER_CYCLE,
     MAX_UNROLLED_FMAS,
-    PARALLEL_MACS,
     Mismatch,
     ceil_div,
     held_pixels,
     lacks_halo,
     minimum,
+    run_parallel,
     tile_start,
 )
 from edgeconv.schedules.grouped_kernel import add_all
@@ -353,9 +353,7 @@ def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Sch
     """Parallel over tiles of rows, the tile unrolled into registers, lanes vectorised."""
     tile, write = (sch.get_sblock(name) for name in ("tile", "store"))
     n, oc, oh, _ow = sch.get_loops(tile)
-    outer = sch.fuse(n, oc, oh)
-    if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
-        sch.parallel(outer)
+    run_parallel(sch, (n, oc, oh), task.conv.macs, device)
     *_, i, j, m, lane = sch.get_loops(write)
     for loop in (i, j, m):
         sch.unroll(loop)

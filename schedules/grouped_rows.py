@@ -41,10 +41,10 @@ from edgeconv.schedules.common import (
     CACHE_LINE,
     FMA_LATENCY,
     L2_BYTES_PER_CYCLE,
-    PARALLEL_MACS,
     Mismatch,
     ceil_div,
     is_partial,
+    run_parallel,
     starts,
     tile_start,
 )
@@ -323,7 +323,5 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over strips; the body is written as it is to run."""
-    outer = sch.fuse(*sch.get_loops(sch.get_sblock("tile")))
-    if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
-        sch.parallel(outer)
+    run_parallel(sch, sch.get_loops(sch.get_sblock("tile")), task.conv.macs, device)
     return sch

@@ -38,11 +38,11 @@ from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
     FMA_LATENCY,
     MAX_UNROLLED_FMAS,
-    PARALLEL_MACS,
     Mismatch,
     ceil_div,
     held_pixels,
     lacks_halo,
+    run_parallel,
     tile_start,
 )
 from edgeconv.schedules.padding import (
@@ -304,9 +304,7 @@ def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Sch
     """Parallel over rows of tiles, the tile and its taps unrolled into registers."""
     tile, write = (sch.get_sblock(name) for name in ("tile", "store"))
     n, v, oh, _ow = sch.get_loops(tile)
-    outer = sch.fuse(n, v, oh)
-    if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
-        sch.parallel(outer)
+    run_parallel(sch, (n, v, oh), task.conv.macs, device)
     *_, i, j, lane = sch.get_loops(write)
     sch.unroll(i)
     sch.unroll(j)

@@ -14,6 +14,8 @@ from edgeconv.workload import Conv2d, ConvTask, PairTask
 
 ALIASING = 1024  # bytes; rows that lie a multiple apart compete for few ways of the L1 cache
 SCRATCH_CYCLES = 250  # to get and give back an array of scratch memory
+L2_SHARE = 0.5  # of the second-level cache, for a strip
+L2_STALL = 0.3  # cycles of a vector that is written and read there
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,10 @@ from edgeconv.schedules.common import (
     CACHE_LINE,
     FMA_LATENCY,
     L2_BYTES_PER_CYCLE,
-    PARALLEL_MACS,
     Mismatch,
     ceil_div,
     is_partial,
+    run_parallel,
 )
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
@@ -285,7 +285,5 @@ def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Sch
     """Parallel over pixel tiles; the body is written as it is to run."""
     space = Space(task, knobs)
     for name in ["tile"] * bool(space.full_tiles) + ["tail"] * bool(space.tail_vectors):
-        outer = sch.fuse(*sch.get_loops(sch.get_sblock(name)))
-        if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
-            sch.parallel(outer)
+        run_parallel(sch, sch.get_loops(sch.get_sblock(name)), task.conv.macs, device)
     return sch

@@ -36,10 +36,10 @@ from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
     FMA_LATENCY,
     L2_BYTES_PER_CYCLE,
-    PARALLEL_MACS,
     Mismatch,
     ceil_div,
     is_partial,
+    run_parallel,
     tile_start,
 )
 from edgeconv.targets import Device
@@ -246,9 +246,7 @@ def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Sch
     tiles = ["tile"] * bool(space.full_tiles) + ["tail"] * bool(space.tail_vectors)
     for name in tiles:
         block = sch.get_sblock(name)
-        outer = sch.fuse(*sch.get_loops(block))
-        if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
-            sch.parallel(outer)
+        run_parallel(sch, sch.get_loops(block), task.conv.macs, device)
         for child in sch.get_child_blocks(block):
             _schedule_tile(sch, child)
     return sch

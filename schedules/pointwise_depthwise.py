@@ -27,7 +27,7 @@ halo.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -40,13 +40,15 @@ from edgeconv.layout import Layout
 from edgeconv.operators.convolution import apply_activation
 from edgeconv.schedules import depthwise_blocks, emit, grouped_conv2d, product_tile
 from edgeconv.schedules.common import (
-    PARALLEL_MACS,
     Mismatch,
     ceil_div,
+    run_parallel,
     tile_start,
 )
 from edgeconv.schedules.depthwise_tiles import DepthwiseTiles, register_tiles, zeros
 from edgeconv.schedules.pair_operands import (
+    L2_SHARE,
+    L2_STALL,
     SCRATCH_CYCLES,
     Rows,
     declare,
@@ -63,11 +65,10 @@ from edgeconv.workload import ConvTask, PairTask
 
 COPY_CYCLES = 2  # a vector of a row that moves to the top of the next strip
 TRANSPOSE_CYCLES = 1.25  # a round of a vector of a transposed square
-L2_SHARE = 0.5  # of the cache, for a strip
 
 
 @dataclass(frozen=True)
-class Knobs:
+class Knobs(Tile):
     """Tunable choices.
 
     Attributes:
@@ -80,21 +81,11 @@ class Knobs:
         segments: parts of the output's rows that are made apart.
     """
 
-    lanes: int
-    rows: int
-    columns: int
-    vectors: int
-    quad: int
     out_rows: int
     out_columns: int
     unroll_kw: bool
     strip: int
     segments: int
-
-    @property
-    def tile(self) -> Tile:
-        """The pointwise convolution's register tile."""
-        return Tile(self.lanes, self.rows, self.columns, self.vectors, self.quad)
 
 
 def supports(task: PairTask, device: Device) -> Mismatch | None:
@@ -185,8 +176,7 @@ def _strips(
         if task.second.out.block == 1:  # a strip is at least one square to transpose
             strips = {s for s in strips if s * conv.out_width >= tile.lanes}
         for strip in sorted(strips):
-            shape = (tile.lanes, tile.rows, tile.columns, tile.vectors, tile.quad)
-            knobs = Knobs(*shape, *out_tile, strip, segments)
+            knobs = Knobs(*(*astuple(tile), *out_tile, strip, segments))
             space = Space(task, knobs)
             if strip == min(strips) or space.bytes <= L2_SHARE * 1024 * device.l2_kib:
                 yield knobs
@@ -220,9 +210,6 @@ def parts(task: PairTask, knobs: Knobs, device: Device) -> tuple[float, float, f
     setup = SCRATCH_CYCLES + beside * space.buffer_rows * knobs.vectors
     moved = moved * COPY_CYCLES + from_l2 + setup
     return units * products, units * filters, units * moved
-
-
-L2_STALL = 0.3  # cycles of a vector that is written and read in the second-level cache
 
 
 class Space:
@@ -451,7 +438,5 @@ def compute(task: PairTask, knobs: Knobs) -> tirx.PrimFunc:
 
 def schedule(sch: Schedule, task: PairTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over tiles of channels and segments; the body is written as it is to run."""
-    outer = sch.fuse(*sch.get_loops(sch.get_sblock("tile")))
-    if device.cores > 1 and task.macs >= PARALLEL_MACS:
-        sch.parallel(outer)
+    run_parallel(sch, sch.get_loops(sch.get_sblock("tile")), task.macs, device)
     return sch

@@ -47,6 +47,11 @@ class Tile:
     quad: int
 
     @property
+    def tile(self) -> Tile:
+        """The register tile alone, where knobs of a schedule add more."""
+        return Tile(self.lanes, self.rows, self.columns, self.vectors, self.quad)
+
+    @property
     def pixels(self) -> list[Pixel]:
         """Rows and columns of all pixels."""
         return [(i, j) for i in range(self.rows) for j in range(self.columns)]

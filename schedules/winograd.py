@@ -37,11 +37,11 @@ from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
     FMA_LATENCY,
     L2_BYTES_PER_CYCLE,
-    PARALLEL_MACS,
     Mismatch,
     ceil_div,
     is_partial,
     minimum,
+    run_parallel,
     tile_start,
 )
 from edgeconv.schedules.winograd_transforms import (
@@ -486,7 +486,5 @@ def _output(
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over windows, parts and blocks of tiles; everything else is unrolled already."""
-    outer = sch.fuse(*sch.get_loops(sch.get_sblock("tile")))
-    if device.cores > 1 and task.conv.macs >= PARALLEL_MACS:
-        sch.parallel(outer)
+    run_parallel(sch, sch.get_loops(sch.get_sblock("tile")), task.conv.macs, device)
     return sch

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from edgeconv.checks import FAULT, WARNING, Check
+from edgeconv.checks import Check
 from edgeconv.cli import output as out
-from edgeconv.cli.doctor import print_checks
-from edgeconv.cli.failures import FAILED, guarded
+from edgeconv.cli.doctor import conclude
+from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
 from edgeconv.cli.options import DeviceName, Json, Timeout
 
@@ -58,15 +57,4 @@ def command(
             checks += check(
                 board, chosen, lambda trial, d: api.compile_artifact(trial.model, d, threads=1)
             )
-    faults = sum(c.status == FAULT for c in checks)
-    warnings = sum(c.status == WARNING for c in checks)
-    if as_json:
-        out.write_json({"ok": not faults, "checks": [asdict(c) for c in checks]})
-    else:
-        print_checks(checks)
-        verdict = "the board works" if not faults else "the board does not work"
-        counts = f"{out.plural(faults, 'fault')}, {out.plural(warnings, 'warning')}"
-        out.line()
-        out.line(f"{verdict}: {counts}", style="bold red" if faults else "bold green")
-    if faults:
-        raise typer.Exit(FAILED)
+    conclude(checks, as_json, works="the board works", broken="the board does not work")

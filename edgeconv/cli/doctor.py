@@ -34,18 +34,7 @@ def command(as_json: Json = False, verbose: Verbose = False) -> None:
     """
     with out.progress("checking versions and the machine") as report:
         checks = examine(report)
-    faults = sum(c.status == FAULT for c in checks)
-    warnings = sum(c.status == WARNING for c in checks)
-    if as_json:
-        out.write_json({"ok": not faults, "checks": [asdict(c) for c in checks]})
-    else:
-        print_checks(checks)
-        verdict = "edgeconv works here" if not faults else "edgeconv does not work here"
-        counts = f"{out.plural(faults, 'fault')}, {out.plural(warnings, 'warning')}"
-        out.line()
-        out.line(f"{verdict}: {counts}", style="bold red" if faults else "bold green")
-    if faults:
-        raise typer.Exit(FAILED)
+    conclude(checks, as_json, works="edgeconv works here", broken="edgeconv does not work here")
 
 
 def examine(report: out.Report) -> list[Check]:
@@ -67,7 +56,23 @@ def examine(report: out.Report) -> list[Check]:
     return checks
 
 
-def print_checks(checks: list[Check]) -> None:
+def conclude(checks: list[Check], as_json: bool, *, works: str, broken: str) -> None:
+    """Print all checks and what follows from them; exit status 1 if there is a fault."""
+    faults = sum(c.status == FAULT for c in checks)
+    warnings = sum(c.status == WARNING for c in checks)
+    if as_json:
+        out.write_json({"ok": not faults, "checks": [asdict(c) for c in checks]})
+    else:
+        _print_checks(checks)
+        verdict = broken if faults else works
+        counts = f"{out.plural(faults, 'fault')}, {out.plural(warnings, 'warning')}"
+        out.line()
+        out.line(f"{verdict}: {counts}", style="bold red" if faults else "bold green")
+    if faults:
+        raise typer.Exit(FAILED)
+
+
+def _print_checks(checks: list[Check]) -> None:
     """A table with a line for each finding."""
     columns = [
         out.Column("Section"),

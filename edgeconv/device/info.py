@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import tvm
-
 from edgeconv import targets
 from edgeconv.device import board
 from edgeconv.errors import DeviceError, TargetError
@@ -199,6 +197,3 @@ def _minor(version: str) -> str:
 def here() -> BoardInfo:
     """This machine, seen as a board would be."""
     return BoardInfo.from_raw("this machine", board.describe())
-
-
-TVM_VERSION = str(tvm.__version__)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from edgeconv.runtime.profile import Profile
 
 _BATCH = 5.0  # seconds of the board's work one request may ask for
-_TRIALS = 3
 
 
 class RemoteModel(Model):

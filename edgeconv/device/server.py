@@ -28,6 +28,7 @@ from pathlib import Path
 from types import FrameType
 
 from edgeconv.device import wire, worker
+from edgeconv.device.listening import listen
 from edgeconv.errors import DeviceError
 
 log = logging.getLogger("edgeconv.device")
@@ -92,7 +93,7 @@ class Server:
         self.options = options
         self.ffi = worker.load_runtime()
         self.work = _work_folder(options.work)
-        self.socket = _listen(options.host, options.port)
+        self.socket = listen(options.host, options.port)
         self.port = int(self.socket.getsockname()[1])
         self.session: Session | None = None
         self.served = 0
@@ -308,22 +309,6 @@ def check_reachable(options: Options) -> None:
             "this machine reaches: add --listen ADDRESS, in a network you trust, or serve without "
             "tracker and connect through ssh"
         )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(16)
-    except (OSError, OverflowError) as error:
-        sock.close()
-        reason = getattr(error, "strerror", None) or error
-        raise DeviceError(
-            f"can't listen at {host}:{port}: {reason}; --port takes another port"
-        ) from error
-    return sock
 
 
 def _expiry(options: list[str]) -> float | None:

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import secrets
 import signal
-import socket
 from collections.abc import Callable
 from types import FrameType
 
+from edgeconv.device.listening import listen
 from edgeconv.errors import DeviceError
 
 
@@ -24,17 +24,7 @@ def serve_tracker(host: str, port: int, ready: Callable[[int], None]) -> None:
     except ImportError as error:
         raise DeviceError(f"TVM's tracker needs tornado: pip install tornado ({error})") from error
     tracker.logger.setLevel(logging.WARNING)
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(16)
-    except (OSError, OverflowError) as error:
-        sock.close()
-        reason = getattr(error, "strerror", None) or error
-        raise DeviceError(
-            f"can't listen at {host}:{port}: {reason}; --port takes another port"
-        ) from error
+    sock = listen(host, port)
     asyncio.set_event_loop(asyncio.new_event_loop())
     handler = tracker.TrackerServerHandler(sock, secrets.token_hex(16))
 

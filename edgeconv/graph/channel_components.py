@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.graph.linked import Linked
 from edgeconv.operators import registry
 
 _POOLS = ("max_pool2d", "avg_pool2d")
@@ -77,43 +78,30 @@ def _take_constants(graph: Graph, node: Node, positions: range, kept: np.ndarray
 
 def components(graph: Graph) -> list[Component]:
     """All components that nothing but convolutions touches, in the order of their values."""
-    parent: dict[Value, Value] = {}
+    linked = Linked()
     pinned: set[Value] = {*graph.inputs, *graph.outputs}
-
-    def find(value: Value) -> Value:
-        while parent.setdefault(value, value) is not value:
-            parent[value] = parent[parent[value]]
-            value = parent[value]
-        return value
-
     for node in graph.nodes:
         data = [v for v in node.inputs if not v.is_constant]
         if is_dense(node):
-            linked = [node.output, *data[1:]]
-            find(data[0])
+            linked.root(data[0])
+            linked.join([node.output, *data[1:]])
         elif keeps_channels(node):
-            linked = [node.output, *data]
+            linked.join([node.output, *data])
         else:
             pinned.update(data, node.outputs)
-            linked = []
-        for value in linked:
-            parent[find(value)] = find(linked[0])
-    loose = {find(v) for v in parent} - {find(v) for v in pinned if v in parent}
-    found: dict[Value, Component] = {root: Component() for root in loose}
-    for value in parent:
-        if find(value) in loose:
-            found[find(value)].values.append(value)
+    fixed = {linked.root(v) for v in pinned if v in linked}
+    sets = {root: values for root, values in linked.sets().items() if root not in fixed}
+    found = {root: Component(values) for root, values in sets.items()}
     for node in graph.nodes:
-        _enter(node, found, find)
+        _enter(node, found, linked)
     return [c for c in found.values() if len({v.shape[1] for v in c.values}) == 1]
 
 
-def _enter(node: Node, found: dict[Value, Component], find: object) -> None:
+def _enter(node: Node, found: dict[Value, Component], linked: Linked) -> None:
     """Note a node in the components it touches."""
-    assert callable(find)
-    output = found.get(find(node.outputs[0]))
+    output = found.get(linked.root(node.outputs[0]))
     if is_dense(node):
-        data = found.get(find(node.inputs[0]))
+        data = found.get(linked.root(node.inputs[0]))
         if data is not None:
             data.readers.append(node)
         if output is not None:

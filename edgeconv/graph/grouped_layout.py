@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.layout import choose_layouts, conv_task, is_image, is_scheduled_conv, single
+from edgeconv.graph.linked import Linked
 from edgeconv.graph.parts import parts
 from edgeconv.graph.plan import Plan
 from edgeconv.operators.fused import pattern_of
@@ -30,20 +31,14 @@ POOL_CYCLES = 16.0  # more for each vector of a pooled map, if it is row-major
 
 
 def row_values(graph: Graph, lanes: int, cycles: Cycles) -> frozenset[Value]:
-    """The images that are to be row-major; `cycles` is the least time of a convolution."""
-    known: dict[ConvTask, float] = {}
-
-    def cached(task: ConvTask) -> float:
-        if task not in known:
-            known[task] = cycles(task)
-        return known[task]
-
+    """The images that are to be row-major; `cycles` is the least time of a convolution,
+    asked for the same ones again and again."""
     chosen: frozenset[Value] = frozenset()
     least: float | None = None
     for candidate in _candidates(graph):
         if least is None:
-            least = total(graph, lanes, cached, chosen)
-        time = total(graph, lanes, cached, chosen | candidate)
+            least = total(graph, lanes, cycles, chosen)
+        time = total(graph, lanes, cycles, chosen | candidate)
         if time < least * GAIN:
             chosen, least = chosen | candidate, time
     return chosen
@@ -51,7 +46,7 @@ def row_values(graph: Graph, lanes: int, cycles: Cycles) -> frozenset[Value]:
 
 def total(graph: Graph, lanes: int, cycles: Cycles, rows: frozenset[Value]) -> float:
     """Estimated cycles of all convolutions, and of the other kernels that depend on layouts."""
-    copy, same = _copy(graph)
+    copy, same = graph.twin()
     plan = choose_layouts(copy, lanes, frozenset(same[v] for v in rows))
     return sum(_cycles(node, plan, lanes, cycles) for node in copy.nodes)
 
@@ -110,13 +105,7 @@ def _is_legal(graph: Graph, group: frozenset[Value]) -> bool:
 
 def _connected(graph: Graph, links: Callable[[Node], bool]) -> list[frozenset[Value]]:
     """Images that convolutions of which `links` holds, or pixelwise operators, connect."""
-    parent: dict[Value, Value] = {}
-
-    def find(value: Value) -> Value:
-        while parent.setdefault(value, value) is not value:
-            value = parent[value]
-        return value
-
+    found = Linked()
     for node in graph.nodes:
         linked: list[Value] = []
         if is_scheduled_conv(node):
@@ -130,27 +119,6 @@ def _connected(graph: Graph, links: Callable[[Node], bool]) -> list[frozenset[Va
         ):
             linked = [*node.inputs, node.output]
         linked = [v for v in linked if not v.is_constant and is_image(v)]
-        for value in linked[1:]:
-            parent[find(value)] = find(linked[0])
-    groups: dict[Value, set[Value]] = {}
-    for value in list(parent):
-        groups.setdefault(find(value), set()).add(value)
-    return [frozenset(group) for group in groups.values()]
-
-
-def _copy(graph: Graph) -> tuple[Graph, dict[Value, Value]]:
-    """The same graph in other nodes and values (constants share their data)."""
-    same: dict[Value, Value] = {}
-
-    def twin(value: Value) -> Value:
-        if value not in same:
-            same[value] = Value(value.name, value.shape, value.dtype, value.data)
-        return same[value]
-
-    copy = Graph(graph.name)
-    copy.inputs = [twin(v) for v in graph.inputs]
-    for node in graph.nodes:
-        ins, outs = [twin(v) for v in node.inputs], [twin(v) for v in node.outputs]
-        copy.nodes.append(Node(node.name, node.op, ins, outs, dict(node.attrs), node.source))
-    copy.outputs = [twin(v) for v in graph.outputs]
-    return copy, same
+        if len(linked) > 1:
+            found.join(linked)
+    return [frozenset(group) for group in found.sets().values()]

@@ -122,6 +122,10 @@ class Graph:
 
     def copy(self) -> Graph:
         """A graph that passes can change without changing this one; constants' data are shared."""
+        return self.twin()[0]
+
+    def twin(self) -> tuple[Graph, dict[Value, Value]]:
+        """A `copy`, and the value of it that stands for each of this graph."""
         twin = Graph(self.name)
         twin._names = set(self._names)
         values: dict[Value, Value] = {}
@@ -136,7 +140,7 @@ class Graph:
             ins, outs = [same(v) for v in n.inputs], [same(v) for v in n.outputs]
             twin.nodes.append(Node(n.name, n.op, ins, outs, dict(n.attrs), n.source))
         twin.outputs = [same(v) for v in self.outputs]
-        return twin
+        return twin, values
 
     def producers(self) -> dict[Value, Node]:
         """The node that makes each value."""

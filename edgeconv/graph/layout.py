@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from edgeconv.graph import cluster_layout, depthwise_layout, direct_layout, pointwise_layout
 from edgeconv.graph.concat_in_place import place_operands
 from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.graph.linked import Linked
 from edgeconv.graph.pairs import halves, is_pair
 from edgeconv.graph.parts import Part, parts, rim
 from edgeconv.graph.plan import Plan
@@ -75,13 +76,7 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
     """Values of awkward convolutions, and all that must lie like them: operands of one pixelwise
     operator.
     """
-    parent: dict[Value, Value] = {}
-
-    def find(value: Value) -> Value:
-        while parent.setdefault(value, value) is not value:
-            value = parent[value]
-        return value
-
+    together = Linked()
     seeds: list[Value] = []
     for node in graph.nodes:
         linked: list[Value] = []
@@ -104,10 +99,9 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
             pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE or node.op in (*_POOLS, "concat")
         ):
             linked = [v for v in (*node.inputs, node.output) if not v.is_constant and is_image(v)]
-        for value in linked[1:]:
-            parent[find(value)] = find(linked[0])
-    roots = {find(v) for v in seeds}
-    return {v for v in [*parent, *seeds] if find(v) in roots}
+        together.join(linked)
+    roots = {together.root(v) for v in seeds}
+    return {v for v in list(together) if together.root(v) in roots}
 
 
 def choose_layouts(graph: Graph, lanes: int, rows: frozenset[Value] = frozenset()) -> Plan:

@@ -5,15 +5,14 @@ Convolutions: How Intra-Kernel Correlations Lead to Improved MobileNets", CVPR 2
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgeconv.nn.options import Padding, Pair, depthwise, pointwise, require, window_of
+from edgeconv.nn.options import Block, Padding, Pair, depthwise, pointwise, require
 
 
-class BSConvU(nn.Sequential):
+class BSConvU(Block):
     """Unconstrained: 1×1 (C→K), then depthwise; nothing but batch norm between.
 
     Stride, padding, dilation and bias belong to the depthwise convolution, so the 1×1 runs at the
@@ -52,13 +51,8 @@ class BSConvU(nn.Sequential):
         )
         self.add_module("depthwise", last)
 
-    @classmethod
-    def from_conv(cls, conv: nn.Conv2d, **options: Any) -> BSConvU:
-        """The block in the place of a convolution, with weights of its own."""
-        return cls(conv.in_channels, conv.out_channels, **{**window_of(conv), **options})
 
-
-class BSConvS(nn.Sequential):
+class BSConvS(Block):
     """Subspace: 1×1 (C→C'), 1×1 (C'→K), then depthwise; nothing but batch norm between.
 
     C' = min(C, max(least, ceil(p·C))). Weights: C'·(C + K) + K·R·S.
@@ -108,11 +102,6 @@ class BSConvS(nn.Sequential):
             padding_mode=padding_mode,
         )
         self.add_module("depthwise", last)
-
-    @classmethod
-    def from_conv(cls, conv: nn.Conv2d, **options: Any) -> BSConvS:
-        """The block in the place of a convolution, with weights of its own."""
-        return cls(conv.in_channels, conv.out_channels, **{**window_of(conv), **options})
 
     def orthonormal_loss(self) -> Tensor:
         """‖V·Vᵀ − I‖, Frobenius norm, of the first 1×1's weights V [C', C]."""

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from edgeconv.nn.options import (
     Activation,
+    Block,
     Padding,
     Pair,
     pointwise,
     require,
     same_padding,
-    window_of,
 )
 
 
-class GroupedBottleneck(nn.Sequential):
+class GroupedBottleneck(Block):
     """Grouped k×k (C→C), batch norm, activation, 1×1 (C→K).
 
     Args:
@@ -68,8 +66,3 @@ class GroupedBottleneck(nn.Sequential):
         if activation is not None:
             self.add_module("activation", activation())
         self.add_module("pointwise", pointwise(in_channels, out_channels, bias))
-
-    @classmethod
-    def from_conv(cls, conv: nn.Conv2d, **options: Any) -> GroupedBottleneck:
-        """The block in the place of a convolution, with weights of its own."""
-        return cls(conv.in_channels, conv.out_channels, **{**window_of(conv), **options})

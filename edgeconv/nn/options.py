@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -12,6 +12,7 @@ from edgeconv.errors import EdgeconvError
 Pair = int | tuple[int, int]
 Padding = int | tuple[int, int] | str
 Activation = Callable[[], nn.Module]
+B = TypeVar("B", bound="Block")
 
 
 def pair(value: Pair) -> tuple[int, int]:
@@ -39,6 +40,15 @@ def window_of(conv: nn.Conv2d) -> dict[str, Any]:
         "padding_mode": conv.padding_mode,
         "bias": conv.bias is not None,
     }
+
+
+class Block(nn.Sequential):
+    """Modules in a row that may stand for a convolution."""
+
+    @classmethod
+    def from_conv(cls: type[B], conv: nn.Conv2d, **options: Any) -> B:
+        """The block in the place of a convolution, with weights of its own."""
+        return cls(conv.in_channels, conv.out_channels, **{**window_of(conv), **options})
 
 
 def depthwise(channels: int, kernel_size: Pair, **options: Any) -> nn.Conv2d:
