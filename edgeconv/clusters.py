@@ -66,6 +66,11 @@ class Clusters:
         return sum(len(c.outputs) * len(c.inputs) for c in self.members)
 
     @property
+    def is_ragged(self) -> bool:
+        """False where all outputs that read anything read the same channels."""
+        return sum(bool(c.inputs) for c in self.members) > 1
+
+    @property
     def window(self) -> int:
         """Channels of a window if every cluster reads one, all are as wide, and they overlap; or 0.
 

@@ -212,7 +212,7 @@ class Conv2d:
         if self.branches is not None:
             count = len(self.branches.members)
             return "merged depthwise" if count == 1 else f"depthwise branches ×{count}"
-        if self.clusters is not None:
+        if self.clusters is not None and self.clusters.is_ragged:
             name = "sliding-channel" if self.clusters.window else "ragged groups"
         elif self.is_depthwise:
             name = "depthwise"

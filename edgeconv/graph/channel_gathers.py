@@ -15,7 +15,7 @@ from edgeconv.graph.fold_shuffle import NARROW, recognise_shuffle
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.operators.convolution import shuffled
 
-_GATHERS = ("slice", "gather", "concat", "channel_shuffle")
+GATHERS = ("slice", "gather", "concat", "channel_shuffle")
 
 
 def fold_channel_gathers(graph: Graph) -> int:
@@ -49,19 +49,19 @@ def gathered(
 
 def _gathered(value: Value, producers: dict[Value, Node], known: dict[Value, Found]) -> Found:
     node = producers.get(value)
-    if node is None or node.op not in _GATHERS or len(value.shape) < 2:
+    if node is None or node.op not in GATHERS or len(value.shape) < 2:
         return None
     if node.op == "concat":
         return _concatenated(node, producers, known)
     x = node.inputs[0]
-    order = _order(node)
+    order = channel_order(node)
     if order is None:
         return None
     inner = gathered(x, producers, known)
     return (x, order) if inner is None else (inner[0], inner[1][order])
 
 
-def _order(node: Node) -> np.ndarray | None:
+def channel_order(node: Node) -> np.ndarray | None:
     """The channels that a slice, gather or shuffle takes, if it takes nothing but channels."""
     shape = node.inputs[0].shape
     if len(shape) != len(node.output.shape):
@@ -121,13 +121,13 @@ def _takes_gathering(node: Node) -> bool:
 
     Narrow groups of wide kernels have a schedule of their own, and depthwise ones too.
     """
-    if node.op != "conv2d" or node.attrs["groups"] < 2 or not _is_plain(node):
+    if node.op != "conv2d" or node.attrs["groups"] < 2 or not is_plain(node):
         return False
     _, per_group, *kernel = node.inputs[1].shape
     return per_group >= (2 if max(kernel) == 1 else NARROW)
 
 
-def _is_plain(node: Node) -> bool:
+def is_plain(node: Node) -> bool:
     """A float32 convolution of maps with constant weights and bias."""
     a = node.attrs
     operands = node.inputs[1:-1] if a.get("has_residual") else node.inputs[1:]
@@ -171,12 +171,12 @@ def _fold_behind(graph: Graph) -> bool:
     producers, consumers = graph.producers(), graph.consumers()
     known: dict[Value, Found] = {}
     for node in graph.nodes:
-        found = gathered(node.output, producers, known) if node.op in _GATHERS else None
+        found = gathered(node.output, producers, known) if node.op in GATHERS else None
         if found is None:
             continue
         source, order = found
         conv = producers.get(source)
-        if conv is None or conv.op != "conv2d" or not _is_plain(conv) or source in graph.outputs:
+        if conv is None or conv.op != "conv2d" or not is_plain(conv) or source in graph.outputs:
             continue
         if conv.attrs["groups"] > 1 or conv.attrs.get("has_residual"):
             continue

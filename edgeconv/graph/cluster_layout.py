@@ -11,6 +11,8 @@ from edgeconv.graph import depthwise_layout, pointwise_layout
 from edgeconv.graph.pointwise_layout import TRANSPOSE
 from edgeconv.workload import Conv2d
 
+BLOCKS = 2  # vectors of channels in a tile of the kernel on channel blocks
+
 
 def accepts(conv: Conv2d | None, lanes: int) -> bool:
     """Whether the kernel on row-major maps takes the convolution."""
@@ -26,8 +28,9 @@ def prefers_rows(conv: Conv2d, data: int, readers: list[Conv2d | None], lanes: i
     What is not a convolution (None) reads rows as well as blocks.
     """
     assert conv.clusters is not None
-    dense = conv.out_channels * conv.in_channels
-    saved = (1 - conv.clusters.products / dense) * conv.in_channels  # for each output vector
+    tiles = conv.clusters.runs(BLOCKS * lanes)  # as they would lie in blocks
+    products = sum(len(tile.outputs) * len(tile.inputs) for tile in tiles)
+    saved = (products - conv.clusters.products) / conv.out_channels  # for each output vector
     before = TRANSPOSE * conv.in_channels / conv.out_channels if data > 1 else 0
     behind = 0 if all(_reads_rows(r, lanes) for r in readers if r is not None) else TRANSPOSE
     return saved >= before + behind

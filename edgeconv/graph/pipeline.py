@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgeconv.graph.channel_gathers import fold_channel_gathers
+from edgeconv.graph.channel_sources import read_channels_at_source
 from edgeconv.graph.cluster_channels import cluster_channels
 from edgeconv.graph.dead_channels import remove_dead_channels
 from edgeconv.graph.dense_to_conv import dense_to_conv
@@ -35,6 +36,7 @@ PASSES: tuple[tuple[str, Callable[..., int]], ...] = (
     ("fold gathered channels", fold_channel_gathers),
     ("depthwise branches in one pass", depthwise_branches),
     ("fuse epilogues", fuse_epilogue),
+    ("read channels where they were made", read_channels_at_source),
     ("fold channel shuffles", fold_shuffle),
     ("remove dead channels", remove_dead_channels),
     ("phases of few filters as channels", phases_to_channels),
@@ -45,7 +47,8 @@ PASSES: tuple[tuple[str, Callable[..., int]], ...] = (
     ("fuse pointwise and depthwise", fuse_pairs),
 )
 
-FOR_LANES = (phases_to_channels, order_channels)  # passes that take the vector width too
+# passes that take the vector width too
+FOR_LANES = (read_channels_at_source, phases_to_channels, order_channels)
 FOR_COSTS = (fuse_pairs,)  # passes that take a cost model
 
 

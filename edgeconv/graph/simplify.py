@@ -1,15 +1,18 @@
-"""Rewrites that are always right: reshapes that do nothing, in chains, or before an activation."""
+"""Rewrites that are always right: reshapes that do nothing, in chains, or before an activation;
+neighbouring slices of channels, joined again.
+"""
 
 from __future__ import annotations
 
-from edgeconv.graph.ir import Graph, Node
+from edgeconv.graph.channel_gathers import channel_order
+from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.operators import registry
 
 
 def simplify(graph: Graph) -> int:
     """Apply until nothing changes; the number of rewrites."""
     count = 0
-    while _merge_reshapes(graph) or _sink_reshape(graph):
+    while _merge_reshapes(graph) or _sink_reshape(graph) or _join_slices(graph):
         count += 1
     graph.prune()
     return count
@@ -51,3 +54,44 @@ def _sink_reshape(graph: Graph) -> bool:
         graph.nodes.remove(reshape)
         return True
     return False
+
+
+def _join_slices(graph: Graph) -> bool:
+    """concat(x[:, :k], x[:, k:], …) → concat(x, …), as in YOLOv8's C2f blocks."""
+    producers = graph.producers()
+    for node in graph.nodes:
+        if node.op != "concat" or node.attrs["axis"] != 1 or len(node.output.shape) != 4:
+            continue
+        for i in range(len(node.inputs) - 1):
+            end = 0
+            first = producers.get(node.inputs[i])
+            if first is None or first.op != "slice":
+                continue
+            x = first.inputs[0]
+            for count, value in enumerate(node.inputs[i:], 1):
+                part = producers.get(value)
+                channels = None if part is None else _channels(part, x)
+                if channels is None or channels.start != end:
+                    break
+                end = channels.stop
+                if end == x.shape[1]:
+                    node.inputs[i : i + count] = [x]
+                    _skip_if_alone(graph, node)
+                    return True
+    return False
+
+
+def _skip_if_alone(graph: Graph, node: Node) -> None:
+    """A concatenation of one operand is that operand."""
+    if len(node.inputs) == 1 and node.output not in graph.outputs:
+        graph.replace(node.output, node.inputs[0])
+        graph.nodes.remove(node)
+
+
+def _channels(node: Node, x: Value) -> range | None:
+    """The channels of `x` that a slice takes, if it takes all of every one."""
+    order = channel_order(node) if node.op == "slice" and node.inputs[0] is x else None
+    if order is None or not len(order):
+        return None
+    run = range(order[0], order[-1] + 1)
+    return run if list(order) == list(run) else None

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tvm import te, tirx
+from tvm.tirx.script import builder as T
 
 _LOG2E = 1.44269504088896341
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
@@ -52,8 +53,16 @@ def _expression(x: Any) -> Any:
 
 
 def is_float32(x: Any) -> bool:
-    """True where the polynomials apply; other types use the library function."""
-    return dtype_of(x) == "float32"
+    """True where the polynomials apply, to elements or vectors of them; other types use the library
+    function.
+    """
+    return dtype_of(x).split("x")[0] == "float32"
+
+
+def _as(dtype: str, x: Any) -> str:
+    """`dtype`, with as many lanes as x."""
+    _, *lanes = dtype_of(x).split("x")
+    return "x".join([dtype, *lanes])
 
 
 def in_float32(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -61,9 +70,9 @@ def in_float32(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     @functools.wraps(fn)
     def wrapped(x: Any) -> Any:
-        if dtype_of(x) != "float16":
+        if not dtype_of(x).startswith("float16"):
             return fn(x)
-        return tirx.Cast("float16", fn(tirx.Cast("float32", x)))
+        return tirx.Cast(dtype_of(x), fn(tirx.Cast(_as("float32", x), x)))
 
     return wrapped
 
@@ -90,11 +99,14 @@ def library(name: str, x: Any) -> Any:
 def bind(value: Any, body: Callable[[Any], Any]) -> Any:
     """body(value) with `value` computed once: expressions are trees, and double with each use.
 
-    Several TVM passes still expand what is bound, so formulas have few uses of few bindings.
+    Several TVM passes still expand what is bound, so formulas have few uses of few bindings. A
+    vector belongs to a kernel that is written statement by statement: it becomes a variable there.
     """
     value = _expression(value)
     if isinstance(value, (tirx.Var, tirx.IntImm, tirx.FloatImm)):
         return body(value)
+    if "x" in dtype_of(value):
+        return body(T.Bind(value))
     name = tirx.Var("t", dtype_of(value))
     return tirx.Let(name, value, body(name))
 
@@ -112,7 +124,7 @@ def shared(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
 @shared
 def absolute(x: Any) -> Any:
     """|x|."""
-    if dtype_of(x) in ("float32", "float64"):
+    if dtype_of(x).split("x")[0] in ("float32", "float64"):
         return tirx.abs(x)
     return tirx.Select(x < const(0, x), const(0, x) - x, x)
 
@@ -127,12 +139,12 @@ def exp(x: Any) -> Any:
 
     def scaled(y: Any, n: Any) -> Any:
         # 2^n in two factors, because 2^128 is not a float32
-        whole = tirx.Cast("int32", n)
+        whole = tirx.Cast(_as("int32", n), n)
         return bind(whole >> 1, lambda h: y * _power_of_two(h) * _power_of_two(whole - h))
 
     def limited(y: Any) -> Any:
-        y = tirx.Select(x > _EXP_MAX, tirx.const(float("inf"), "float32"), y)
-        y = tirx.Select(x < _EXP_MIN, tirx.const(0.0, "float32"), y)
+        y = tirx.Select(x > _EXP_MAX, const(float("inf"), x), y)
+        y = tirx.Select(x < _EXP_MIN, const(0.0, x), y)
         return tirx.Select(tirx.isnan(x), x, y)
 
     y = _reduced(inside, lambda n, r: scaled(horner(_EXP, r) * r * r + r + 1.0, n))
@@ -149,7 +161,7 @@ def _reduced(x: Any, body: Callable[[Any, Any], Any]) -> Any:
 
 
 def _power_of_two(n: Any) -> Any:
-    return tirx.reinterpret("float32", (n + 127) << 23)
+    return tirx.reinterpret(_as("float32", n), (n + 127) << 23)
 
 
 @in_float32
@@ -161,11 +173,11 @@ def expm1(x: Any) -> Any:
     inside = tirx.max(tirx.min(x, 88.02969), _EXP_MIN)
 
     def scaled(n: Any, r: Any) -> Any:
-        scale = _power_of_two(tirx.Cast("int32", n))
+        scale = _power_of_two(tirx.Cast(_as("int32", n), n))
         return bind(scale, lambda k: (horner(_EXP, r) * r * r + r) * k + (k - 1.0))
 
     def limited(y: Any) -> Any:
-        y = tirx.Select(x > 88.02969, tirx.const(float("inf"), "float32"), y)
+        y = tirx.Select(x > 88.02969, const(float("inf"), x), y)
         return tirx.Select(tirx.isnan(x), x, y)
 
     return bind(_reduced(inside, scaled), limited)
@@ -178,12 +190,12 @@ def log(x: Any) -> Any:
     if not is_float32(x):
         return tirx.log(x)
     tiny = x < 1.17549435e-38  # subnormals have no exponent of their own
-    zero, one = tirx.const(0.0, "float32"), tirx.const(1.0, "float32")
+    zero, one = const(0.0, x), const(1.0, x)
 
     def parts(bits: Any) -> Any:
-        exponent = (bits >> 23) - tirx.Select(tiny, tirx.const(149, "int32"), 126)
-        mantissa = tirx.reinterpret("float32", (bits & 0x7FFFFF) | 0x3F000000)
-        return bind(mantissa, lambda m: from_parts(tirx.Cast("float32", exponent), m))
+        exponent = (bits >> 23) - tirx.Select(tiny, const(149, bits), const(126, bits))
+        mantissa = tirx.reinterpret(_as("float32", x), (bits & 0x7FFFFF) | 0x3F000000)
+        return bind(mantissa, lambda m: from_parts(tirx.Cast(_as("float32", x), exponent), m))
 
     def from_parts(exponent: Any, m: Any) -> Any:
         e = exponent - tirx.Select(m < 0.70710678, one, zero)
@@ -194,12 +206,12 @@ def log(x: Any) -> Any:
         y = horner(_LOG, z) * z * (z * z) + e * _LN2_LOW - z * z * 0.5
         return z + y + e * _LN2_HIGH
 
-    bits = tirx.reinterpret("int32", tirx.Select(tiny, x * 8388608.0, x))
+    bits = tirx.reinterpret(_as("int32", x), tirx.Select(tiny, x * 8388608.0, x))
 
     def limited(y: Any) -> Any:
         y = tirx.Select(x > 3.4028234e38, x, y)
-        y = tirx.Select(x == 0.0, tirx.const(float("-inf"), "float32"), y)
-        return tirx.Select(x >= 0.0, y, tirx.const(float("nan"), "float32"))
+        y = tirx.Select(x == 0.0, const(float("-inf"), x), y)
+        return tirx.Select(x >= 0.0, y, const(float("nan"), x))
 
     return bind(bind(bits, parts), limited)
 
@@ -256,7 +268,16 @@ def softplus(x: Any) -> Any:
     return bind(bind(e, lambda e: e / (e + 2.0)), sum_of)
 
 
+@in_float32
+@shared
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + e^-x)."""
-    one = const(1, x)
-    return bind(exp(const(0, x) - x), lambda e: one / (e + one))
+    """1 / (1 + e^-x); 0 below -88.4, where 2^n becomes infinite; NaN for NaN."""
+    if not is_float32(x):
+        return bind(exp(const(0, x) - x), lambda e: const(1, x) / (e + const(1, x)))
+    inside = tirx.max(tirx.min(const(0, x) - x, const(_EXP_MAX, x)), const(_EXP_MIN, x))
+
+    def quotient(n: Any, r: Any) -> Any:
+        power = _power_of_two(tirx.Cast(_as("int32", n), n))
+        return const(1, x) / ((horner(_EXP, r) * r * r + r + 1.0) * power + 1.0)
+
+    return bind(_reduced(inside, quotient), lambda y: tirx.Select(tirx.isnan(x), x, y))

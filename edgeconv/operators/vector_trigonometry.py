@@ -111,9 +111,9 @@ def acos(x: Any) -> Any:
     """Inverse cosine; NaN outside [-1, 1]."""
     if not is_float32(x):
         return library("acos", x)
-    half = asin(tirx.sqrt(tirx.max(0.5 - x * 0.5, tirx.const(0.0, "float32"))))
+    half = asin(tirx.sqrt(tirx.max(0.5 - x * 0.5, const(0.0, x))))
     y = tirx.Select(x > 0.5, half * 2.0, _PI / 2 - asin(x))
-    return tirx.Select(absolute(x) <= 1.0, y, tirx.const(float("nan"), "float32"))
+    return tirx.Select(absolute(x) <= 1.0, y, const(float("nan"), x))
 
 
 @in_float32
@@ -125,9 +125,9 @@ def atan(x: Any) -> Any:
 
 def _atan_of_positive(x: Any) -> Any:
     far, middle = x > 2.414213562373095, x > 0.4142135623730950
-    zero = tirx.const(0.0, "float32")
-    base = tirx.Select(middle, tirx.const(_PI / 4, "float32"), zero)
-    base = tirx.Select(far, tirx.const(_PI / 2, "float32"), base)
+    zero = const(0.0, x)
+    base = tirx.Select(middle, const(_PI / 4, x), zero)
+    base = tirx.Select(far, const(_PI / 2, x), base)
     t = tirx.Select(far, -1.0 / x, tirx.Select(middle, (x - 1.0) / (x + 1.0), x))
 
     def polynomial(t: Any) -> Any:
