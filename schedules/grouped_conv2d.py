@@ -56,6 +56,7 @@ from edgeconv.schedules.padding import columns_met, rows_met
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
+EXPOSED = 0.4  # of the ends of a tile, if the next one has registers to start beside it; measured
 MOST_KINDS = 3  # of tiles in a row that have code of their own
 
 
@@ -177,9 +178,10 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     cycles = steps * step
     if weights > device.l1d_kib * 1024 // 2:
         cycles = max(cycles, weights / L2_BYTES_PER_CYCLE)
-    overhead = (
-        12 + 2 * pixels * knobs.vectors + (0 if knobs.unroll_kw or knobs.quad > 1 else steps / 2)
-    )
+    overhead: float = 12 + 2 * pixels * knobs.vectors
+    if knobs.vectors > 1 and 2 * pixels * knobs.vectors <= device.vector_registers:
+        overhead *= EXPOSED
+    overhead += 0 if knobs.unroll_kw or knobs.quad > 1 else steps / 2
     if task.out.block == 1:
         overhead += 2 * pixels * knobs.vectors * knobs.lanes  # each lane is stored on its own
     return space.tiles * (cycles + overhead)

@@ -1,4 +1,4 @@
-"""Concatenations of channels: written in place, and right wherever their operands come from."""
+"""Concatenations and slices of channels: in place, and right wherever their operands come from."""
 
 from __future__ import annotations
 
@@ -59,7 +59,38 @@ def planes(maker: ModelMaker, x: str) -> tuple[str, ...]:
     return (maker.node("Concat", *[maker.node("Sigmoid", h) for h in halves], x, axis=1),)
 
 
-BLOCKS = (inception, dense_block, outputs_too, twice, odd, planes)
+def cross_stage(maker: ModelMaker, x: str) -> tuple[str, ...]:
+    """YOLOv8's C2f: both halves of a convolution, and all that is made of the second."""
+    x = maker.node("Relu", maker.conv(x, 16, 64, 1))
+    first, second = (slice_of(maker, x, begin, begin + 32) for begin in (0, 32))
+    parts = [first, second]
+    for kernel in (3, 5):
+        parts.append(maker.node("Add", parts[-1], maker.conv(parts[-1], 32, 32, kernel)))
+    return (maker.conv(maker.node("Concat", *parts, axis=1), 128, 24, 1),)
+
+
+def slices(maker: ModelMaker, x: str) -> tuple[str, ...]:
+    """Of whole blocks and others, of slices, of the network's input and of a concatenation."""
+    wide = maker.conv(x, 16, 72)
+    inner = slice_of(maker, wide, 16, 64)
+    found = [
+        maker.conv(slice_of(maker, inner, 16, 48), 32, 8),
+        maker.conv(slice_of(maker, wide, 8, 40), 32, 8),
+        maker.conv(slice_of(maker, wide, 64, 72), 8, 8),
+        maker.conv(slice_of(maker, x, 0, 16), 16, 8, 5),
+    ]
+    joined = maker.node("Concat", *[maker.conv(x, 16, 32) for _ in range(2)], axis=1)
+    found += [maker.conv(slice_of(maker, joined, 16, 48), 32, 8), slice_of(maker, wide, 32, 48)]
+    return tuple(found)
+
+
+def slice_of(maker: ModelMaker, x: str, begin: int, end: int) -> str:
+    """Some channels."""
+    ends = [maker.constant(np.array([n], np.int64)) for n in (begin, end, 1)]
+    return maker.node("Slice", x, *ends)
+
+
+BLOCKS = (cross_stage, slices, inception, dense_block, outputs_too, twice, odd, planes)
 
 
 @pytest.mark.parametrize(("target", "batch"), [("host", 2), *((t, 1) for t in TARGETS)])
@@ -77,12 +108,12 @@ def test_equal_to_onnx_runtime(
         assert_close(compiled.run(feeds), expected(model, feeds), 1e-5)
 
 
-@pytest.mark.parametrize("block", [inception, dense_block])
+@pytest.mark.parametrize("block", [cross_stage, inception, dense_block])
 def test_no_copies(block: Callable[[ModelMaker, str], tuple[str, ...]]) -> None:
     maker = ModelMaker()
     x = maker.input("x", 1, 16, 9, 13)
     model = maker.model(*block(maker, x))
     layers = edgeconv.explain(model, target="x86-avx512")
-    assert "concat" not in [layer.op for layer in layers]
+    assert not {"concat", "slice"} & {layer.op for layer in layers}
     # the network's input and output change their layout
     assert sum(layer.op == "copy" for layer in layers) <= 2
