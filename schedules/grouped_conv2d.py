@@ -4,13 +4,16 @@ Source: Gibson et al., "Optimizing Grouped Convolutions on Edge Devices", ASAP 2
 cut into tiles of rows × columns pixels × `vectors` channel vectors, one tile is held in registers
 while the reduction runs over it, and weights are packed at compile time in the order they are read.
 
-    parallel (n, output-channel tile, row tile)
+    parallel (n, band of rows, output-channel tile, row tile)
       column tile
         acc[rows, columns, vectors, lanes] = bias                     registers
         channel chunk → kh → channel in chunk → kw (unrolled) → channel in quad (unrolled)
           prefetch a share of the next output-channel tile's weights
           rows, columns, vectors (unrolled): acc += broadcast(data) · weight vector
         out = activation(acc + residual)
+
+There is one band of rows, unless every channel tile reads all of a map that leaves the cache: then
+the bands are as many as make their part of it stay, and weights are read again for each.
 
 Taps that read only padding are skipped (see padding). Where the data has no halo, a tile is one
 row, and tiles at the ends of a row have code of their own.
@@ -28,6 +31,7 @@ an NHWC channel run overlaps its neighbour, so there are no tail loops.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -53,9 +57,12 @@ from edgeconv.schedules.common import (
 )
 from edgeconv.schedules.grouped_kernel import add_all
 from edgeconv.schedules.padding import columns_met, rows_met
+from edgeconv.schedules.traffic import streaming_cycles
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
+STAYS = 0.5  # of the second-level cache; what is larger does not stay there
+BAND_SHARE = 0.25  # of it, for a band
 EXPOSED = 0.4  # of the ends of a tile, if the next one has registers to start beside it; measured
 MOST_KINDS = 3  # of tiles in a row that have code of their own
 
@@ -72,6 +79,7 @@ class Knobs:
         unroll_kw: whether the horizontal taps are unrolled into the body.
         quad: input channels loaded as one vector, from whose lanes they are broadcast; 1: each
             channel is loaded by itself.
+        bands: parts of the output's rows, all channels of one computed before the next.
     """
 
     lanes: int
@@ -81,6 +89,7 @@ class Knobs:
     per_group: bool
     unroll_kw: bool
     quad: int = 1
+    bands: int = 1
 
 
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
@@ -126,8 +135,36 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                     knobs = Knobs(lanes, rows, columns, vectors, per_group, unroll, quad)
                     if tile + operand_registers(conv, device, knobs) > registers:
                         break
-                    if not direct or _stays_inside(conv, knobs):
-                        yield knobs
+                    if direct and not _stays_inside(conv, knobs):
+                        continue
+                    yield knobs
+                    bands = _bands(task, knobs, device)
+                    if bands > 1:
+                        yield dataclasses.replace(knobs, bands=bands)
+
+
+def _bands(task: ConvTask, knobs: Knobs, device: Device) -> int:
+    """Parts of the map that stay in the second-level cache while all channels of it are computed;
+    1 where the whole does, or each channel tile reads channels of its own.
+    """
+    conv, cache = task.conv, device.l2_kib * 1024
+    if conv.groups > 1 or conv.out_channels <= knobs.vectors * knobs.lanes:
+        return 1
+    if _map_bytes(conv) <= cache * STAYS or _weight_bytes(conv) > cache * STAYS:
+        return 1
+    row_tiles = ceil_div(conv.out_height, knobs.rows)
+    size = max(1, int(row_tiles * cache * BAND_SHARE / _map_bytes(conv)))
+    return ceil_div(row_tiles, size)
+
+
+def _map_bytes(conv: Conv2d) -> int:
+    """Of the data of one image."""
+    return conv.in_channels * conv.height * conv.width * 4
+
+
+def _weight_bytes(conv: Conv2d) -> int:
+    taps = conv.tap_rows * conv.kernel_size[1]
+    return conv.out_channels * conv.in_channels_per_group * taps * 4
 
 
 def _stays_inside(conv: Conv2d, knobs: Knobs) -> bool:
@@ -184,7 +221,16 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     overhead += 0 if knobs.unroll_kw or knobs.quad > 1 else steps / 2
     if task.out.block == 1:
         overhead += 2 * pixels * knobs.vectors * knobs.lanes  # each lane is stored on its own
-    return space.tiles * (cycles + overhead)
+    return space.tiles * (cycles + overhead) + _read_again(task, knobs, device)
+
+
+def _read_again(task: ConvTask, knobs: Knobs, device: Device) -> float:
+    """Cycles that it takes to read a map again for every channel tile, if it leaves the cache."""
+    conv = task.conv
+    if conv.groups > 1 or knobs.bands > 1 or _map_bytes(conv) <= device.l2_kib * 1024 * STAYS:
+        return 0.0
+    times = ceil_div(conv.out_channels, knobs.vectors * knobs.lanes) - 1
+    return conv.batch * times * streaming_cycles(_map_bytes(conv), device)
 
 
 class Space:
@@ -200,6 +246,7 @@ class Space:
         self.kpg, self.cpg = conv.out_channels_per_group, conv.in_channels_per_group
         self.row_tiles = ceil_div(conv.out_height, knobs.rows)
         self.column_tiles = ceil_div(conv.out_width, knobs.columns)
+        self.band = ceil_div(self.row_tiles, knobs.bands)  # row tiles
         run = self.kpg if knobs.per_group else conv.out_channels  # channels vectors are cut from
         self.run_vectors = ceil_div(run, knobs.lanes)
         self.run_tiles = ceil_div(self.run_vectors, knobs.vectors)
@@ -327,9 +374,11 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
         operands = emit.conv_operands(
             task, space.weight_shape(), (space.channel_tiles, vectors, lanes)
         )
-        grid = dict(n=conv.batch, oc=space.channel_tiles, oh=space.row_tiles, ow=space.column_tiles)
+        bands = dict(n=conv.batch, band=ceil_div(space.row_tiles, space.band))
+        grid = dict(**bands, oc=space.channel_tiles, oh=space.band, ow=space.column_tiles)
         with emit.loops(**grid) as axes, emit.block("tile"):
-            n, oc, oh, ow = emit.all_spatial(grid, axes)
+            n, band, oc, row, ow = emit.all_spatial(grid, axes)
+            oh = tile_start(band, space.band, space.row_tiles) + row
             acc = emit.local("acc", (rows, columns, vectors, lanes))
             first = (
                 tile_start(oh, rows, conv.out_height),
@@ -354,8 +403,8 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over tiles of rows, the tile unrolled into registers, lanes vectorised."""
     tile, write = (sch.get_sblock(name) for name in ("tile", "store"))
-    n, oc, oh, _ow = sch.get_loops(tile)
-    run_parallel(sch, (n, oc, oh), task.conv.macs, device)
+    *outer, _ow = sch.get_loops(tile)
+    run_parallel(sch, outer, task.conv.macs, device)
     *_, i, j, m, lane = sch.get_loops(write)
     for loop in (i, j, m):
         sch.unroll(loop)
