@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -278,6 +279,42 @@ def test_rows_are_complete(row: Family) -> None:
         # knobs beyond what the machine's registers hold would spill
         accumulators = [k.rows * getattr(k, "columns", 1) * getattr(k, "vectors", 1) for k in legal]
         assert max(accumulators) < cpu.vector_registers
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        Conv2d(2, 20, 13, 9, 40, (1, 1)),
+        Conv2d(1, 7, 33, 19, 35, (3, 3), (2, 1), (1, 1, 1, 1)),
+        Conv2d(1, 8, 37, 41, 36, (5, 5), padding=(2, 2, 2, 2)),
+    ],
+)
+def test_bands_of_rows(conv: Conv2d) -> None:
+    """Of maps that leave a cache; where rows don't divide evenly the last two bands overlap."""
+    map_kib = conv.in_channels * conv.height * conv.width * 4 // 1024
+    target = dataclasses.replace(device("host", 3 - conv.batch), l2_kib=2 * map_kib)
+    kernels = Kernels(target)
+    row = family("grouped_spatial_pack")
+    for data, out in layouts(conv, target.lanes):
+        task = ConvTask(conv, data, out, True, out, RELU)
+        found = [k for k in row.candidates(task, target) if k.bands > 1]
+        assert found
+        for knobs in found[:: ceil_div(len(found), 2)]:
+            kernels.add(row, task, knobs)
+    kernels.check()
+
+
+def test_no_bands_where_the_cache_holds_the_map_or_not_the_weights() -> None:
+    row, target = family("grouped_spatial_pack"), device("x86-avx512")
+
+    def most_bands(conv: Conv2d) -> int:
+        task = ConvTask(conv, Layout(16), Layout(16), True, None, None)
+        return max(k.bands for k in row.candidates(task, target))
+
+    assert most_bands(Conv2d(1, 64, 28, 28, 64, (1, 1))) == 1
+    assert most_bands(Conv2d(1, 64, 112, 112, 64, (1, 1))) > 1
+    assert most_bands(Conv2d(1, 512, 56, 56, 2048, (1, 1))) == 1
+    assert most_bands(Conv2d(1, 64, 112, 112, 64, (1, 1), groups=2)) == 1
 
 
 def test_unknown_families_are_key_errors_or_stop() -> None:
