@@ -39,6 +39,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
+from tvm.tirx.script import builder as T
 
 from edgeconv.borders import column_kinds
 from edgeconv.operators.convolution import shuffled
@@ -63,6 +64,8 @@ from edgeconv.workload import Conv2d, ConvTask
 
 STAYS = 0.5  # of the second-level cache; what is larger does not stay there
 BAND_SHARE = 0.25  # of it, for a band
+EXPOSED_READS = 0.5  # of the cycles of reading a map again; the others are hidden
+SPREAD = 8  # units of work for each core
 EXPOSED = 0.4  # of the ends of a tile, if the next one has registers to start beside it; measured
 MOST_KINDS = 3  # of tiles in a row that have code of their own
 
@@ -92,6 +95,20 @@ class Knobs:
     bands: int = 1
 
 
+def flat(task: ConvTask) -> ConvTask:
+    """A pointwise convolution of maps whose rows follow each other, as one of a single row: so
+    tiles fit, whatever the width of the map.
+    """
+    conv = task.conv
+    layouts = [task.data, task.out, *([] if task.residual is None else [task.residual])]
+    whole = conv.stride == (1, 1) and not any(conv.padding) and conv.slices is None
+    rimless = task.place is None and not any(any(layout.halo) for layout in layouts)
+    if not (conv.is_pointwise and whole and rimless) or conv.height == 1:
+        return task
+    row = dataclasses.replace(conv, height=1, width=conv.height * conv.width)
+    return dataclasses.replace(task, conv=row)
+
+
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
     """None: every 2-D float32 convolution is supported."""
     if min(task.data.block, task.out.block) < 1:
@@ -115,6 +132,7 @@ def lanes_for(task: ConvTask, device: Device) -> int:
 
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
+    task = flat(task)
     conv, widest = task.conv, lanes_for(task, device)
     kpg, registers = conv.out_channels_per_group, device.vector_registers
     direct = lacks_halo(task) is not None
@@ -137,24 +155,27 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                         break
                     if direct and not _stays_inside(conv, knobs):
                         continue
-                    yield knobs
-                    bands = _bands(task, knobs, device)
-                    if bands > 1:
+                    for bands in _bands(task, knobs, device):
                         yield dataclasses.replace(knobs, bands=bands)
 
 
-def _bands(task: ConvTask, knobs: Knobs, device: Device) -> int:
-    """Parts of the map that stay in the second-level cache while all channels of it are computed;
-    1 where the whole does, or each channel tile reads channels of its own.
+def _bands(task: ConvTask, knobs: Knobs, device: Device) -> Iterator[int]:
+    """Parts of the map: one, or as many as stay in the second-level cache while all channels of
+    them are computed; of a single row at least enough to occupy the cores.
     """
     conv, cache = task.conv, device.l2_kib * 1024
-    if conv.groups > 1 or conv.out_channels <= knobs.vectors * knobs.lanes:
-        return 1
-    if _map_bytes(conv) <= cache * STAYS or _weight_bytes(conv) > cache * STAYS:
-        return 1
-    row_tiles = ceil_div(conv.out_height, knobs.rows)
-    size = max(1, int(row_tiles * cache * BAND_SHARE / _map_bytes(conv)))
-    return ceil_div(row_tiles, size)
+    channel_tiles = ceil_div(conv.out_channels, knobs.vectors * knobs.lanes)
+    tiles, least = ceil_div(conv.out_height, knobs.rows), 1
+    if conv.out_height == 1:
+        tiles = ceil_div(conv.out_width, knobs.columns)
+        if device.cores > 1:
+            least = min(tiles, ceil_div(SPREAD * device.cores, conv.batch * channel_tiles))
+    yield least
+    leaves = _map_bytes(conv) > cache * STAYS >= _weight_bytes(conv)
+    if conv.groups == 1 and channel_tiles > 1 and leaves:
+        size = max(1, int(tiles * cache * BAND_SHARE / _map_bytes(conv)))
+        if ceil_div(tiles, size) > least:
+            yield ceil_div(tiles, size)
 
 
 def _map_bytes(conv: Conv2d) -> int:
@@ -204,6 +225,13 @@ def operand_registers(conv: Conv2d, device: Device, knobs: Knobs) -> int:
 
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core: per tile the longest of FMAs, loads, latency and weight traffic."""
+    task = flat(task)
+    tiles = Space(task, knobs).tiles
+    return tiles * tile_cycles(task, knobs, device) + _read_again(task, knobs, device)
+
+
+def tile_cycles(task: ConvTask, knobs: Knobs, device: Device) -> float:
+    """Cycles of one register tile."""
     conv, space = task.conv, Space(task, knobs)
     pixels = knobs.rows * knobs.columns
     steps = space.window * conv.tap_rows * conv.kernel_size[1] * rows_met(conv, knobs.rows)
@@ -221,16 +249,17 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     overhead += 0 if knobs.unroll_kw or knobs.quad > 1 else steps / 2
     if task.out.block == 1:
         overhead += 2 * pixels * knobs.vectors * knobs.lanes  # each lane is stored on its own
-    return space.tiles * (cycles + overhead) + _read_again(task, knobs, device)
+    return cycles + overhead
 
 
 def _read_again(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles that it takes to read a map again for every channel tile, if it leaves the cache."""
     conv = task.conv
-    if conv.groups > 1 or knobs.bands > 1 or _map_bytes(conv) <= device.l2_kib * 1024 * STAYS:
+    in_bands = knobs.bands * device.l2_kib * 1024 * BAND_SHARE >= _map_bytes(conv)
+    if conv.groups > 1 or in_bands or _map_bytes(conv) <= device.l2_kib * 1024 * STAYS:
         return 0.0
     times = ceil_div(conv.out_channels, knobs.vectors * knobs.lanes) - 1
-    return conv.batch * times * streaming_cycles(_map_bytes(conv), device)
+    return EXPOSED_READS * conv.batch * times * streaming_cycles(_map_bytes(conv), device)
 
 
 class Space:
@@ -246,7 +275,8 @@ class Space:
         self.kpg, self.cpg = conv.out_channels_per_group, conv.in_channels_per_group
         self.row_tiles = ceil_div(conv.out_height, knobs.rows)
         self.column_tiles = ceil_div(conv.out_width, knobs.columns)
-        self.band = ceil_div(self.row_tiles, knobs.bands)  # row tiles
+        self.flat = conv.out_height == 1  # bands are parts of the row
+        self.band = ceil_div(self.column_tiles if self.flat else self.row_tiles, knobs.bands)
         run = self.kpg if knobs.per_group else conv.out_channels  # channels vectors are cut from
         self.run_vectors = ceil_div(run, knobs.lanes)
         self.run_tiles = ceil_div(self.run_vectors, knobs.vectors)
@@ -265,6 +295,32 @@ class Space:
         self.aligned = aligned and conv.input_shuffle == 1
         self.chunks = self.window // block if self.aligned else 1
         self.chunk = block if self.aligned else self.window
+
+    @property
+    def bands(self) -> int:
+        """Parts of the map, the last perhaps smaller."""
+        return ceil_div(self.column_tiles if self.flat else self.row_tiles, self.band)
+
+    def band_tiles(self) -> dict[str, int]:
+        """Tiles of a band: rows of them, columns of them."""
+        if self.flat:
+            return dict(oh=1, ow=self.band)
+        return dict(oh=self.band, ow=self.column_tiles)
+
+    def in_map(self, band: Any, oh: Any, ow: Any) -> tuple[Any, Any]:
+        """Row and column in the map of a tile of a band."""
+        first = band * self.band
+        return (oh, first + ow) if self.flat else (first + oh, ow)
+
+    def leave_out_tiles_behind_the_end(self, band: Any, oh: Any, ow: Any) -> None:
+        """In the last band, by the loops' variables."""
+        extent = self.column_tiles if self.flat else self.row_tiles
+        if extent % self.band:
+            T.where(self.in_map(band, oh, ow)[1 if self.flat else 0] < extent)
+
+    def number_in_band(self, oh: Any, ow: Any) -> Any:
+        """How many tiles of its band come before a tile of the map."""
+        return ow % self.band if self.flat else oh % self.band * self.column_tiles + ow
 
     @property
     def adjacent(self) -> bool:
@@ -366,6 +422,7 @@ def pack_bias(task: ConvTask, knobs: Knobs, bias: np.ndarray) -> np.ndarray:
 
 def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
     """The kernel `(data, weight, [bias], [residual], out)`, one block a register tile."""
+    task = flat(task)
     conv, space = task.conv, Space(task, knobs)
     rows, columns, vectors, lanes = knobs.rows, knobs.columns, knobs.vectors, knobs.lanes
     every = emit.run(0, lanes)
@@ -374,11 +431,12 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
         operands = emit.conv_operands(
             task, space.weight_shape(), (space.channel_tiles, vectors, lanes)
         )
-        bands = dict(n=conv.batch, band=ceil_div(space.row_tiles, space.band))
-        grid = dict(**bands, oc=space.channel_tiles, oh=space.band, ow=space.column_tiles)
+        grid = dict(n=conv.batch, band=space.bands, oc=space.channel_tiles, **space.band_tiles())
         with emit.loops(**grid) as axes, emit.block("tile"):
-            n, band, oc, row, ow = emit.all_spatial(grid, axes)
-            oh = tile_start(band, space.band, space.row_tiles) + row
+            _, outer, _, *inner = axes
+            space.leave_out_tiles_behind_the_end(outer, *inner)
+            n, band, oc, oh, ow = emit.all_spatial(grid, axes)
+            oh, ow = space.in_map(band, oh, ow)
             acc = emit.local("acc", (rows, columns, vectors, lanes))
             first = (
                 tile_start(oh, rows, conv.out_height),

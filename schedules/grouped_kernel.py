@@ -70,9 +70,7 @@ def _row(
 
     def steps(multiply: bool) -> None:
         with emit.loops(ci=channels) as ci:
-            prefetch_weights(
-                operands, space, (oc, oh % space.band * space.column_tiles + ow), (cc, kh, ci)
-            )
+            prefetch_weights(operands, space, (oc, space.number_in_band(oh, ow)), (cc, kh, ci))
             if multiply:
                 _multiply(operands, space, acc, tile, first, (cc, kh, ci), read)
 
@@ -137,7 +135,7 @@ def prefetch_weights(
     """
     channel_tile, pixel_tile = tile
     _, chunks, kernel_height, chunk, *inner = space.weight_shape()
-    count, steps = space.band * space.column_tiles, chunks * kernel_height * chunk
+    count, steps = math.prod(space.band_tiles().values()), chunks * kernel_height * chunk
     if count < 2 or space.channel_tiles < 2:
         return
     step_bytes = math.prod(inner) * 4

@@ -106,8 +106,7 @@ def pack_bias(task: ConvTask, tile: Tile, bias: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=4096)
 def cycles(task: ConvTask, tile: Tile, device: Device) -> float:
     """Cycles of one register tile, as Grouped Spatial Pack estimates them."""
-    knobs = grouped_knobs(tile)
-    return grouped_conv2d.estimate(task, knobs, device) / space(task, tile).tiles
+    return grouped_conv2d.tile_cycles(task, grouped_knobs(tile), device)
 
 
 class Registers:

@@ -13,7 +13,7 @@ have to be whole vectors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -276,11 +276,11 @@ def _reads_once(node: Node, value: Value) -> bool:
     return node.inputs[0] is value and all(v is not value for v in node.inputs[1:])
 
 
-def _read(graph: Graph, node: Node, join: Value, order: Iterable[int]) -> None:
+def _read(graph: Graph, node: Node, join: Value, order: np.ndarray) -> None:
     """Let a pointwise convolution of join[:, order] read `join`."""
     weight = node.inputs[1]
     assert weight.data is not None
     wide = np.zeros((weight.shape[0], join.shape[1], 1, 1), np.float64)
-    np.add.at(wide, (slice(None), order), weight.data.astype(np.float64))
+    np.add.at(wide.swapaxes(0, 1), order, weight.data.astype(np.float64).swapaxes(0, 1))
     node.inputs[0] = join
     node.inputs[1] = graph.constant(weight.name, wide.astype(np.float32))
