@@ -47,6 +47,7 @@ class TensorTask:
 
 
 CHANNELWISE_WINDOWS = ("max_pool2d", "avg_pool2d")
+ROWS_OR_COLUMNS = ("interpolate", "gather")  # by a table, along one axis
 
 
 def runs_blocked(op: str, attrs: dict[str, Any], inputs: Sequence[Tensor], out: Tensor) -> bool:
@@ -59,6 +60,8 @@ def runs_blocked(op: str, attrs: dict[str, Any], inputs: Sequence[Tensor], out: 
         return False
     if pattern_of(op, attrs) is Pattern.ELEMENTWISE:
         return all(_broadcasts_blocked(t, out, block) for t in inputs)
+    if op in ROWS_OR_COLUMNS:  # tables follow the data
+        return attrs["axis"] in (2, 3) and inputs[0].layout.block == block
     if any(t.layout.block != block for t in inputs):
         return False
     if op in CHANNELWISE_WINDOWS:

@@ -145,6 +145,8 @@ def choose_layouts(graph: Graph, lanes: int, rows: frozenset[Value] = frozenset(
             if residual and plan.layouts[node.inputs[-1]].block != block:
                 node.inputs[-1] = copied(node.inputs[-1], block)
         else:
+            if node.op == "reshape" and plan.layouts[node.inputs[0]].block > 1:
+                node.inputs[0] = copied(node.inputs[0], 0)  # of which it is another view
             _place(node, plan, consumers, lanes)
         nodes.append(node)
     graph.nodes = nodes
