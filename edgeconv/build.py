@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from edgeconv import codegen, fusion, memory, strategy
+from edgeconv import codegen, fusion, memory, strategy, tensor_kernels
 from edgeconv.codegen import Operand, Step
 from edgeconv.errors import BuildError
 from edgeconv.graph.grouped_layout import row_values
@@ -30,7 +30,7 @@ from edgeconv.graph.plan import Plan
 from edgeconv.layout import Layout
 from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
-from edgeconv.schedules import fold, relayout, tensor_expr
+from edgeconv.schedules import tensor_expr
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask
 from edgeconv.strategy import RecordSource
 from edgeconv.targets import Device
@@ -248,15 +248,8 @@ class _Builder:
         operands.extend(node.outputs)
         task = TensorTask(node.op, tuple(sorted(node.attrs.items())), tuple(tensors), tuple(outs))
         title = node.attrs["body"].title if node.op == "fused" else node.op
-        schedule, reason = "tensor_expression", "scheduled by rule; "
-        reason += "channel blocks" if blocked else "row-major or views"
-        make = (lambda: tensor_expr.build(task, self.device)) if generate else None
-        if _is_relayout(task, self.device):
-            schedule, reason = "relayout", "transposed in registers"
-            make = (lambda: _build_relayout(task, self.device)) if generate else None
-        elif _is_lanewise_fold(task):
-            schedule, reason = "fold", "windows added up in vectors"
-            make = (lambda: _build_fold(task, self.device)) if generate else None
+        schedule, reason, build = tensor_kernels.choose(node, task, blocked, self.device)
+        make = build if generate else None
         kernel = self._kernel(task, "".join(c if c.isalnum() else "_" for c in title), make)
         shapes = ", ".join("x".join(map(str, v.shape)) or "scalar" for v in node.inputs)
         result = ", ".join("x".join(map(str, v.shape)) or "scalar" for v in node.outputs)
@@ -338,40 +331,6 @@ def _request(value: Value, layout: Layout, steps: list[int]) -> memory.Request:
     size = layout.elements(value.shape) * np.dtype(value.dtype).itemsize
     rim = (layout.buffer_shape(value.shape), layout.halo) if any(layout.halo) else None
     return memory.Request(size + memory.SLACK, min(steps), max(steps), rim)
-
-
-def _is_relayout(task: TensorTask, device: Device) -> bool:
-    """Whether all there is to do is to move channels between planes and blocks."""
-    if task.op not in ("copy", "slices", "volumes"):
-        return False
-    source, target = task.inputs[0], task.outputs[0]
-    images = source.shape if task.op == "volumes" else target.shape
-    return relayout.supports(images, source.dtype, source.layout, target.layout, device)
-
-
-def _build_relayout(task: TensorTask, device: Device) -> tirx.PrimFunc:
-    source, target = task.inputs[0], task.outputs[0]
-    volumes = {"slices": source, "volumes": target}.get(task.op)
-    return relayout.build(
-        source.shape if task.op == "volumes" else target.shape,
-        source.layout,
-        target.layout,
-        device,
-        aligned=source.aligned,
-        depth=1 if volumes is None else volumes.shape[2],
-    )
-
-
-def _is_lanewise_fold(task: TensorTask) -> bool:
-    """Whether a `fold` reads its windows as vectors."""
-    if task.op != "fold":
-        return False
-    return fold.supports(task.inputs[0].shape, task.inputs[0].layout, task.outputs[0].layout)
-
-
-def _build_fold(task: TensorTask, device: Device) -> tirx.PrimFunc:
-    source = task.inputs[0]
-    return fold.build(source.shape, dict(task.attrs), len(task.inputs) > 1, source.layout, device)
 
 
 def _block_constant(tensor: Tensor, data: np.ndarray, block: int) -> tuple[Tensor, np.ndarray]:

@@ -21,7 +21,7 @@ ROWS = (
     ("__main__", "cli"),
     ("", "api", "inspection", "onnx_backend", "compression", "nn"),
     ("tuning", "runtime", "benchmarks", "device"),
-    ("build", "artifact", "codegen", "linking", "memory"),
+    ("build", "artifact", "codegen", "linking", "memory", "tensor_kernels"),
     ("fusion",),
     ("strategy", "tuning_logs"),
     ("schedules",),

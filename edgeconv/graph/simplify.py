@@ -1,5 +1,5 @@
 """Rewrites that are always right: reshapes that do nothing, in chains, or before an activation;
-neighbouring slices of channels, joined again.
+neighbouring slices of channels, joined again; pools of whole maps as reductions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from edgeconv.operators import registry
 
 def simplify(graph: Graph) -> int:
     """Apply until nothing changes; the number of rewrites."""
-    count = 0
+    count = _pool_whole_maps(graph)
     while _merge_reshapes(graph) or _sink_reshape(graph) or _join_slices(graph):
         count += 1
     graph.prune()
@@ -54,6 +54,21 @@ def _sink_reshape(graph: Graph) -> bool:
         graph.nodes.remove(reshape)
         return True
     return False
+
+
+def _pool_whole_maps(graph: Graph) -> int:
+    """Pools whose one window is the whole map are reductions."""
+    count = 0
+    for index, node in enumerate(graph.nodes):
+        if node.op not in ("max_pool2d", "avg_pool2d"):
+            continue
+        if node.attrs["kernel"] != node.inputs[0].shape[2:] or any(node.attrs["padding"]):
+            continue
+        op = "reduce_max" if node.op == "max_pool2d" else "reduce_mean"
+        attrs = {"axes": (2, 3), "keepdims": True}
+        graph.nodes[index] = Node(node.name, op, node.inputs, node.outputs, attrs, node.source)
+        count += 1
+    return count
 
 
 def _join_slices(graph: Graph) -> bool:

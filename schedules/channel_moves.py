@@ -1,0 +1,96 @@
+"""Concatenations, slices and shuffles of channels in blocks that do not stay whole.
+
+Read plainly, every element is fetched by itself. Here a vector of output channels is put together
+from the vectors that hold them, one lane permute for each: what it costs is mostly memory.
+
+    parallel row
+      block of output channels (unrolled)
+        pixel
+          out = permute(vector, vector, …)
+
+A concatenation of whole blocks has no kernel at all (see graph/concat_in_place).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tvm import tirx
+from tvm.s_tir import Schedule
+from tvm.tirx import Ramp
+from tvm.tirx.script import builder as T
+
+from edgeconv.layout import Layout
+from edgeconv.schedules import emit
+from edgeconv.schedules.common import ceil_div
+from edgeconv.targets import Device
+
+PARALLEL_ELEMENTS = 1 << 15
+MOST_BLOCKS = 128  # each has code of its own
+
+Channels = Sequence[tuple[int, int]]  # of each output channel: operand and channel in it
+Image = tuple[tuple[int, ...], Layout]  # shape and layout
+
+
+def supports(inputs: Sequence[Image], out: Image, device: Device) -> bool:
+    """Whether operands and result are float32 images in blocks that fit a vector."""
+    shape, layout = out
+    if len(shape) != 4 or ceil_div(shape[1], max(layout.block, 1)) > MOST_BLOCKS:
+        return False
+    blocks = [found.block for _, found in (*inputs, out)]
+    return all(1 < b <= device.lanes and b & (b - 1) == 0 for b in blocks)
+
+
+def build(inputs: Sequence[Image], out: Image, channels: Channels, device: Device) -> tirx.PrimFunc:
+    """The scheduled kernel `(inputs…, out)` with out[:, k] = inputs[i][:, c], (i, c) = channels[k].
+
+    Padding lanes of the last block repeat its last channel.
+    """
+    (n, c, h, w), layout = out
+    lanes = layout.block
+
+    def body() -> None:
+        sources = [emit.interior(f"x{i}", *image) for i, image in enumerate(inputs)]
+        target = emit.interior("out", *out)
+        grid = dict(n=n, y=h)
+        with emit.loops(**grid) as axes, emit.block("row"):
+            image, y = emit.all_spatial(grid, axes)
+            for chunk in range(ceil_div(c, lanes)):
+                wanted = [
+                    channels[min(k, c - 1)] for k in range(chunk * lanes, (chunk + 1) * lanes)
+                ]
+                with T.serial(0, w) as x:
+                    vector = _gathered(sources, inputs, wanted, (image, y, x))
+                    emit.store(target, vector, [image, chunk, y, x, Ramp(0, 1, lanes)])
+
+    sch = Schedule(emit.prim_func("channel_moves", body))
+    outer = sch.fuse(*sch.get_loops(sch.get_sblock("row")))
+    if device.cores > 1 and n * c * h * w >= PARALLEL_ELEMENTS:
+        sch.parallel(outer)
+    return sch.mod["main"]
+
+
+def _gathered(
+    sources: Sequence[Any], inputs: Sequence[Image], wanted: Channels, at: tuple[Any, Any, Any]
+) -> Any:
+    """The vector of the wanted channels of a pixel."""
+    lanes, (image, y, x) = len(wanted), at
+    places = [(i, *divmod(c, inputs[i][1].block)) for i, c in wanted]
+    result: Any = None
+    for number, chunk in dict.fromkeys((i, chunk) for i, chunk, _ in places):
+        width = inputs[number][1].block
+        vector = sources[number][image, chunk, y, x, Ramp(0, 1, width)]
+        # lanes of other vectors are left as they are; at first they hold anything
+        own = [slot if (i, k) == (number, chunk) else None for i, k, slot in places]
+        if result is None:
+            order = [0 if slot is None else slot for slot in own]
+            whole = order == list(range(width)) and width == lanes
+            copies = [vector] * ceil_div(
+                lanes, width
+            )  # a permute can't have more lanes than it reads
+            result = T.Bind(vector if whole else tirx.Shuffle(copies, order))
+            continue
+        order = [k if slot is None else lanes + slot for k, slot in enumerate(own)]
+        result = T.Bind(tirx.Shuffle([result, vector], order))
+    return result

@@ -1,0 +1,182 @@
+"""Max and average pooling of maps in channel blocks.
+
+A tile of neighbouring outputs shares columns: each is reduced over the rows of the window once,
+then every output over its columns. Tiles at the border, where taps lie in the padding, have code of
+their own.
+
+    parallel (n, vector of channels, row)
+      tile of columns
+        column of the input (unrolled): over the window's rows
+        output (unrolled): over the window's columns, scaled
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tvm import tirx
+from tvm.s_tir import Schedule
+from tvm.tirx.script import builder as T
+
+from edgeconv.layout import Layout
+from edgeconv.schedules import emit
+from edgeconv.schedules.common import ceil_div, tile_start
+from edgeconv.targets import Device
+
+OPERATORS = ("max_pool2d", "avg_pool2d")
+MOST_LOADS = 160  # of a tile; beyond it the code would be too long
+MOST_COLUMNS = 8  # outputs of a tile
+PARALLEL_ELEMENTS = 1 << 15
+
+Image = tuple[tuple[int, ...], Layout]  # shape and layout
+
+
+def supports(op: str, attrs: Mapping[str, Any], x: Image, out: Image, device: Device) -> bool:
+    """Whether a pool runs on vectors of channels, and its window is small."""
+    block = x[1].block
+    if op not in OPERATORS or block < 2 or block != out[1].block:
+        return False
+    vectors = block > device.lanes or block & (block - 1) == 0
+    return vectors and _Tile(attrs, out[0][3], 1).loads <= MOST_LOADS
+
+
+def build(op: str, attrs: Mapping[str, Any], x: Image, out: Image, device: Device) -> tirx.PrimFunc:
+    """The scheduled kernel `(x, out)`; attributes are those of the operator."""
+    (n, c, h, w), layout = x
+    _, _, height, width = out[0]
+    lanes = min(layout.block, device.lanes)
+    vectors = ceil_div(layout.block, lanes)
+    tile = _best_tile(attrs, width)
+
+    def body() -> None:
+        data, target = emit.interior("x", *x), emit.interior("out", *out)
+        grid = dict(n=n, chunk=ceil_div(c, layout.block), vector=vectors, y=height)
+        with emit.loops(**grid) as axes, emit.block("row"):
+            image, chunk, vector, y = emit.all_spatial(grid, axes)
+            slots = emit.run(tile_start(vector, lanes, layout.block), lanes)
+            with T.serial(0, ceil_div(width, tile.columns)) as number:
+                first = tile_start(number, tile.columns, width)
+
+                def load(row: Any, column: Any) -> Any:
+                    return data[image, chunk, row, column, slots]
+
+                def store(j: int, value: Any) -> None:
+                    emit.store(target, value, [image, chunk, y, first + j, slots])
+
+                _Window(op, attrs, (h, w), tile, lanes, (y, first)).emit(load, store)
+
+    sch = Schedule(emit.prim_func(op, body))
+    outer = sch.fuse(*sch.get_loops(sch.get_sblock("row")))
+    if device.cores > 1 and n * c * h * w >= PARALLEL_ELEMENTS:
+        sch.parallel(outer)
+    return sch.mod["main"]
+
+
+class _Tile:
+    """Neighbouring outputs of a row, and the columns of the input that they read."""
+
+    def __init__(self, attrs: Mapping[str, Any], width: int, columns: int) -> None:
+        stride, dilation = attrs["stride"][1], attrs["dilation"][1]
+        taps = attrs["kernel"][1]
+        self.columns = min(columns, width)
+        self.reads = [[j * stride + k * dilation for k in range(taps)] for j in range(self.columns)]
+        self.offsets = sorted({offset for read in self.reads for offset in read})
+        self.loads = len(self.offsets) * attrs["kernel"][0]
+
+
+def _best_tile(attrs: Mapping[str, Any], width: int) -> _Tile:
+    """The tile with the fewest loads for an output."""
+    tiles = [_Tile(attrs, width, columns) for columns in range(1, min(MOST_COLUMNS, width) + 1)]
+    fitting = [tile for tile in tiles if tile.loads <= MOST_LOADS]
+    return min(fitting, key=lambda t: t.loads * ceil_div(width, t.columns))
+
+
+class _Window:
+    """The windows of a tile of outputs."""
+
+    def __init__(
+        self,
+        op: str,
+        attrs: Mapping[str, Any],
+        size: tuple[int, int],
+        tile: _Tile,
+        lanes: int,
+        at: tuple[Any, Any],
+    ) -> None:
+        self.attrs, self.size, self.tile, self.lanes = attrs, size, tile, lanes
+        self.is_max = op == "max_pool2d"
+        top, left, _, _ = attrs["padding"]
+        row, column = at
+        self.row = row * attrs["stride"][0] - top
+        self.column = column * attrs["stride"][1] - left
+
+    def emit(self, load: Any, store: Any) -> None:
+        """Reduce, in code without tests where no tap lies in the padding."""
+        rows, columns = self._rows(), self._columns()
+        (top, left, bottom, right), (h, w) = self.attrs["padding"], self.size
+        tests = [rows[0] >= 0] * bool(top) + [rows[-1] < h] * bool(bottom)
+        tests += [columns[min(columns)] >= 0] * bool(left) + [columns[max(columns)] < w] * bool(
+            right
+        )
+        if not tests:
+            self._reduce(load, store, inner=True)
+            return
+        with T.If(tirx.all(*tests)):
+            with T.Then():
+                self._reduce(load, store, inner=True)
+            with T.Else():
+                self._reduce(load, store, inner=False)
+
+    def _rows(self) -> list[Any]:
+        """Row of the input of each tap."""
+        dilation = self.attrs["dilation"][0]
+        return [self.row + k * dilation for k in range(self.attrs["kernel"][0])]
+
+    def _columns(self) -> dict[int, Any]:
+        """Column of the input, by offset in the tile."""
+        return {offset: self.column + offset for offset in self.tile.offsets}
+
+    def _reduce(self, load: Any, store: Any, *, inner: bool) -> None:
+        """All outputs of the tile; `inner`: no tap lies in the padding."""
+        rows, columns = self._rows(), self._columns()
+        fill = tirx.const(-math.inf if self.is_max else 0.0, f"float32x{self.lanes}")
+        h, w = self.size
+
+        def tap(row: Any, column: Any) -> Any:
+            if inner:
+                return load(row, column)
+            nearest = [tirx.max(tirx.min(p, d - 1), 0) for p, d in ((row, h), (column, w))]
+            return tirx.Select(_within(row, h) & _within(column, w), load(*nearest), fill)
+
+        sums = {o: self._join([tap(row, column) for row in rows]) for o, column in columns.items()}
+        for j, read in enumerate(self.tile.reads):
+            total = self._join([sums[offset] for offset in read])
+            store(j, total if self.is_max else self._mean(total, rows, columns, read, inner))
+
+    def _join(self, values: list[Any]) -> Any:
+        """The largest, or the sum."""
+
+        def both(a: Any, b: Any) -> Any:
+            return T.Bind(tirx.max(a, b) if self.is_max else a + b)
+
+        first, *others = values
+        return functools.reduce(both, others, T.Bind(first))
+
+    def _mean(
+        self, total: Any, rows: list[Any], columns: dict[int, Any], read: list[int], inner: bool
+    ) -> Any:
+        """A sum, divided by the size of the window or of its part in the image."""
+        if inner or self.attrs["divisor"] == "full":
+            scale = 1.0 / (len(rows) * len(read))
+            return total * tirx.const(scale, f"float32x{self.lanes}")
+        h, w = self.size
+        down = sum(tirx.Cast("int32", _within(row, h)) for row in rows)
+        across = sum(tirx.Cast("int32", _within(columns[o], w)) for o in read)
+        return total / tirx.Broadcast(tirx.Cast("float32", down * across), self.lanes)
+
+
+def _within(position: Any, size: int) -> Any:
+    return tirx.all(position >= 0, position < size)
