@@ -84,13 +84,15 @@ def _image(tensor: Tensor) -> tuple[tuple[int, ...], Layout]:
 
 def _moved_channels(node: Node, task: TensorTask, device: Device) -> list[tuple[int, int]] | None:
     """Operand and channel of every output channel, where a kernel for that puts them together."""
-    if node.op not in ("concat", "slice", "channel_shuffle"):
+    if node.op not in ("concat", "copy", "slice", "channel_shuffle"):
         return None  # the kernel of a gather is shared by others of its shape
     images = [_image(t) for t in task.inputs]
     if any(t.dtype != "float32" for t in task.inputs) or not channel_moves.supports(
         images, _image(task.outputs[0]), device
     ):
         return None
+    if node.op == "copy":
+        return [(0, c) for c in range(task.outputs[0].shape[1])]
     if node.op != "concat":
         order = channel_order(node)
         return None if order is None else [(0, int(c)) for c in order]

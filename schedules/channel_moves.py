@@ -1,4 +1,5 @@
-"""Concatenations, slices and shuffles of channels in blocks that do not stay whole.
+"""Concatenations, slices and shuffles of channels in blocks that do not stay whole, and copies of
+blocks into NHWC.
 
 Read plainly, every element is fetched by itself. Here a vector of output channels is put together
 from the vectors that hold them, one lane permute for each: what it costs is mostly memory.
@@ -36,10 +37,12 @@ Image = tuple[tuple[int, ...], Layout]  # shape and layout
 def supports(inputs: Sequence[Image], out: Image, device: Device) -> bool:
     """Whether operands and result are float32 images in blocks that fit a vector."""
     shape, layout = out
-    if len(shape) != 4 or ceil_div(shape[1], max(layout.block, 1)) > MOST_BLOCKS:
+    if len(shape) != 4:
         return False
-    blocks = [found.block for _, found in (*inputs, out)]
-    return all(1 < b <= device.lanes and b & (b - 1) == 0 for b in blocks)
+    blocks = [found.block for _, found in inputs]
+    blocks += [] if layout.block == shape[1] else [layout.block]
+    fits = all(1 < b <= device.lanes and b & (b - 1) == 0 for b in blocks)
+    return fits and layout.block > 1 and shape[1] <= MOST_BLOCKS * device.lanes
 
 
 def build(inputs: Sequence[Image], out: Image, channels: Channels, device: Device) -> tirx.PrimFunc:
@@ -48,7 +51,11 @@ def build(inputs: Sequence[Image], out: Image, channels: Channels, device: Devic
     Padding lanes of the last block repeat its last channel.
     """
     (n, c, h, w), layout = out
-    lanes = layout.block
+    block = layout.block
+    lanes = block if block & (block - 1) == 0 else 1 << (block.bit_length() - 1)
+    lanes = min(lanes, device.lanes)
+    nhwc = block == c  # the last vector overlaps its neighbour
+    starts = [min(s, c - lanes) if nhwc else s for s in range(0, c, lanes)]
 
     def body() -> None:
         sources = [emit.interior(f"x{i}", *image) for i, image in enumerate(inputs)]
@@ -56,13 +63,12 @@ def build(inputs: Sequence[Image], out: Image, channels: Channels, device: Devic
         grid = dict(n=n, y=h)
         with emit.loops(**grid) as axes, emit.block("row"):
             image, y = emit.all_spatial(grid, axes)
-            for chunk in range(ceil_div(c, lanes)):
-                wanted = [
-                    channels[min(k, c - 1)] for k in range(chunk * lanes, (chunk + 1) * lanes)
-                ]
+            for start in starts:
+                wanted = [channels[min(k, c - 1)] for k in range(start, start + lanes)]
+                slots = Ramp(start % block, 1, lanes)
                 with T.serial(0, w) as x:
                     vector = _gathered(sources, inputs, wanted, (image, y, x))
-                    emit.store(target, vector, [image, chunk, y, x, Ramp(0, 1, lanes)])
+                    emit.store(target, vector, [image, start // block, y, x, slots])
 
     sch = Schedule(emit.prim_func("channel_moves", body))
     outer = sch.fuse(*sch.get_loops(sch.get_sblock("row")))

@@ -76,7 +76,7 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
     """Values of awkward convolutions, and all that must lie like them: operands of one pixelwise
     operator.
     """
-    together = Linked()
+    together, consumers = Linked(), graph.consumers()
     seeds: list[Value] = []
     for node in graph.nodes:
         linked: list[Value] = []
@@ -93,7 +93,7 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
         elif is_pair(node):
             if halves(node)[1].attrs.get("has_residual"):
                 linked = [node.inputs[-1], node.output]
-        elif node.op == "fold":
+        elif node.op == "fold" or (is_to_nhwc(node) and len(consumers[node.inputs[0]]) == 1):
             seeds.append(node.inputs[0])
         elif len(node.outputs) == 1 and (
             pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE or node.op in (*_POOLS, "concat")
@@ -145,8 +145,14 @@ def choose_layouts(graph: Graph, lanes: int, rows: frozenset[Value] = frozenset(
             if residual and plan.layouts[node.inputs[-1]].block != block:
                 node.inputs[-1] = copied(node.inputs[-1], block)
         else:
-            if node.op == "reshape" and plan.layouts[node.inputs[0]].block > 1:
-                node.inputs[0] = copied(node.inputs[0], 0)  # of which it is another view
+            x = node.inputs[0]
+            if node.op == "reshape" and plan.layouts[x].block > 1:
+                node.inputs[0] = copied(x, 0)  # of which it is another view
+            elif is_to_nhwc(node) and plan.layouts[x].block > 1:
+                channels = x.shape[1]
+                if plan.layouts[x].block != channels or len(consumers[x]) > 1:  # halos to come
+                    node.inputs[0] = _copy(graph, x, nodes)
+                    plan.layouts[node.inputs[0]] = Layout(channels)
             _place(node, plan, consumers, lanes)
         nodes.append(node)
     graph.nodes = nodes
@@ -216,6 +222,14 @@ def _pair_reads(node: Node, plan: Plan, block: int, lanes: int) -> bool:
     if conv is not None and conv.groups == 1:
         return not layout.is_plain or pointwise_layout.reads_planes(conv, lanes)
     return layout.block == block and plan.root(value) is value
+
+
+def is_to_nhwc(node: Node) -> bool:
+    """Whether a node puts the channels of an image side by side: a layout, but for its name."""
+    if node.op != "transpose" or tuple(node.attrs["perm"]) != (0, 2, 3, 1):
+        return False
+    x = node.inputs[0]
+    return is_image(x) and x.dtype == "float32" and x.shape[1] > 1 and not x.is_constant
 
 
 def is_image(value: Value) -> bool:
@@ -380,11 +394,11 @@ def _place(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: in
 
 def _alias(node: Node, plan: Plan) -> bool:
     """Let a node that moves nothing share its input's storage."""
-    if node.op not in ("reshape", "pixels", "rows"):
+    if node.op not in ("reshape", "pixels", "rows") and not is_to_nhwc(node):
         return False
     x, out = node.inputs[0], node.output
     layout = plan.layouts[x]
-    if node.op == "rows":
+    if node.op in ("rows", "transpose"):
         if layout.block != x.shape[1] or any(layout.halo):
             return False
         plan.layouts[out] = PLAIN

@@ -153,3 +153,18 @@ def test_detection_head(channels: int) -> None:
     shape = maker.constant(np.array([1, 3, channels // 3, 5, 7], np.int64))
     y = maker.node("Transpose", maker.node("Reshape", x, shape), perm=[0, 1, 3, 4, 2])
     check(maker.model(maker.node("Sigmoid", y)), "host")
+
+
+@pytest.mark.parametrize("channels", [2, 6, 16, 21, 24, 48])
+@pytest.mark.parametrize("shared", [False, True])
+def test_channels_last(channels: int, shared: bool) -> None:
+    """SSD's heads: channels side by side, then flattened; also of a map that convolutions read."""
+    maker = ModelMaker()
+    x = maker.conv(maker.input("x", 1, 3, 9, 7), 3, channels)
+    y = maker.node("Transpose", x, perm=[0, 2, 3, 1])
+    flat = maker.node("Reshape", y, maker.constant(np.array([1, -1, 1], np.int64)))
+    others = [maker.conv(x, channels, 5), maker.node("Relu", x)] if shared else []
+    model = maker.model(maker.node("Sigmoid", flat), *others)
+    check(model, "host")
+    if channels >= 16:  # fewer are computed along rows
+        assert "transpose" not in [layer.op for layer in edgeconv.explain(model)]
