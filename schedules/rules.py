@@ -9,6 +9,7 @@ reduction itself is cut into vectors (`rfactor`).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import tvm
@@ -17,6 +18,7 @@ from tvm.s_tir import Schedule
 
 from edgeconv.targets import Device
 
+NARROWEST = 4  # lanes that a sum is cut into
 PARALLEL_WORK = 1 << 14  # elements; below it a parallel region costs more than it saves
 
 
@@ -160,8 +162,9 @@ def _schedule_sum(
     sch.reorder(*spatial, *reduce)
     fused = _parallel(sch, spatial, work, device)
     depth = _extent(sch, reduce[-1])
-    if depth >= 2 * lanes and depth % lanes == 0:
-        _, vector = sch.split(reduce[-1], [None, lanes])
+    width = math.gcd(depth, lanes)
+    if width >= NARROWEST and depth >= 2 * width:
+        _, vector = sch.split(reduce[-1], [None, width])
         partial = sch.rfactor(vector, 0)
         sch.compute_at(partial, fused)
         sch.set_scope(partial, 0, "local")
