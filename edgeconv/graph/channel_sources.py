@@ -151,7 +151,7 @@ class _Gathers:
             source = [n for n in self._source(value) if n not in named]
             named.update(source)
             for reader in (*self.dense[value], *self.depthwise[value]):
-                reader.source = (*source, *reader.source)
+                reader.source = (*reader.source, *source)  # it is named after the first
             for reader in self.dense[value]:
                 _read(self.graph, reader, join, order)
             for reader in self.depthwise[value]:
