@@ -4,8 +4,8 @@
         [--most 200] [--lock FILE]
     python -m edgeconv.benchmarks.default_study --summary defaults.json
 
-For random layers of every class (`random_layers`), and every schedule family that takes them: all
-candidates are compiled and run, or `most` of them, among them those that the estimate ranks best.
+For random layers of every class (`random_layers`), and every schedule family that takes them and is
+not estimated to take twice as long as the chosen one: all candidates are compiled and run, or `most` of them, among them those that the estimate ranks best.
 Kernels run alone, on one core, called until the clock is precise enough, candidates in turns.
 Rounds drop candidates that are far behind; those that remain are timed again beside the default,
 the winner is picked on half of the rounds, and the ratio comes from the other half, so that noise
@@ -38,6 +38,7 @@ MOST = 200  # candidates of a family
 IN_MODULE = 40  # kernels compiled at once
 BLOCK_S = 4e-4  # calls of one candidate in one round take this long
 FAR_BEHIND = (3.0, 1.6, 1.25)  # candidates slower than the best by more are dropped, by round
+HOPELESS = 2.0  # times the estimate of the strategy's choice; such families are not tried
 FINALISTS = 8
 FINAL_ROUNDS = 20  # even: half of them pick the winner, half give the ratio
 
@@ -138,14 +139,19 @@ def study(
 
 
 def measure(task: ConvTask, device: Device, most: int, cores: Cores) -> Case:
-    """All families on one task, and the family that the strategy chooses."""
-    families = {
-        f.name: study(task, f, device, most, cores)
-        for f in FAMILIES
-        if f.supports(task, device) is None
-    }
-    chosen = strategy.choose(task, device).family.name
-    return {"chosen": chosen, "families": families}
+    """The family that the strategy chooses and its rivals on one task."""
+    choice = strategy.choose(task, device)
+    found: dict[str, dict[str, Any]] = {}
+    hopeless = []
+    for family in FAMILIES:
+        if family.supports(task, device) is not None:
+            continue
+        knobs = family.default_knobs(task, device)
+        if family.estimate(task, knobs, device) > HOPELESS * choice.cycles:
+            hopeless.append(family.name)
+        else:
+            found[family.name] = study(task, family, device, most, cores)
+    return {"chosen": choice.family.name, "families": found, "hopeless": hopeless}
 
 
 def ratios(cases: Mapping[str, Case], family: str | None) -> list[float]:
