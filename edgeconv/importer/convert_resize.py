@@ -160,13 +160,17 @@ def _extrapolated(
 
 
 def _places(plan: _Axis, mode: str) -> np.ndarray:
-    """Where each output element lies in the input, in float64."""
-    y = np.arange(plan.out, dtype=np.float64)
+    """Where each output element lies in the input.
+
+    Rounded to float32 at each step, as ONNX Runtime does: whether a place lies halfway decides
+    which element is nearest.
+    """
+    y, scale = np.arange(plan.out, dtype=np.float32), np.float32(plan.scale)
     width = plan.scale * plan.size
     if mode == "align_corners":
         return y * 0 if width == 1 else y * (plan.size - 1) / (width - 1)
     if mode == "asymmetric":
-        return y / plan.scale
+        return y / scale
     if mode == "tf_crop_and_resize":
         start, end = plan.roi
         if width == 1:
@@ -174,7 +178,7 @@ def _places(plan: _Axis, mode: str) -> np.ndarray:
         else:
             offset = y * (end - start) * (plan.size - 1) / (width - 1)
         return offset + start * (plan.size - 1)
-    half = (y + 0.5) / plan.scale - 0.5
+    half = (y + np.float32(0.5)) / scale - np.float32(0.5)
     if mode == "pytorch_half_pixel":
         return y * 0 - 0.5 if width == 1 else half
     if mode == "tf_half_pixel_for_nn":  # opset 11 and 12
