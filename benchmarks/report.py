@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from edgeconv.benchmarks import (
+    check,
     cold,
-    default_study,
     layer_classes,
     nets,
     paper,
     peak_memory,
+    studies,
     tabulate,
 )
 from edgeconv.benchmarks.peers import PEERS
@@ -72,12 +73,10 @@ SECTIONS = {
         "each; layers whose output does not fit their input count alone.",
         layer_classes.summary,
     ),
-    default_study.PROGRAMME: Section(
-        "Default knobs",
-        "Time of a kernel with default knobs over the best that a search among all legal settings "
-        "found; the search tried all of them, or a sample.",
-        default_study.summary,
-    ),
+    **{
+        name: Section(study.title, study.text, study.markdown)
+        for name, study in studies.STUDIES.items()
+    },
     peak_memory.PROGRAMME: Section(
         "Memory",
         "Peak of a process that loads and runs the network, over the same process on a network of "
@@ -89,6 +88,9 @@ SECTIONS = {
         "Scaling",
         "A layer by threads, channels (those of a group stay the same) and map size.",
         _overview,
+    ),
+    check.PROGRAMME: Section(
+        "The set of `bench check`", "Layers and networks that are watched.", _overview
     ),
     cold.PROGRAMME: Section(
         "Before the first result",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,11 @@ class Table:
         """As GitHub shows it."""
         lines = [self.titles, ["---", *["---:"] * (len(self.titles) - 1)], *self.rows]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def together(tables: Iterable[Table]) -> str:
+    """Markdown of several tables."""
+    return "\n".join(table.markdown() for table in tables)
 
 
 def measurements(case: Case) -> dict[str, Engines]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edgeconv.benchmarks.page import details, palette, parts, sections
+from edgeconv.benchmarks.page import details, palette, parts, sections, studies
 from edgeconv.benchmarks.page.parts import Section
 from edgeconv.benchmarks.page.sections import Contents, Measured, times
 from edgeconv.benchmarks.page.svg import WIDE, element, escape
@@ -70,6 +70,7 @@ def _all(found: Sequence[Measured], contents: Contents) -> Iterator[Section]:
     yield from details.roofline(found, contents)
     yield from sections.scaling(found)
     yield from details.papers(contents)
+    yield from studies.studies(contents)
     yield from details.cold_starts(contents)
 
 

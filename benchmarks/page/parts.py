@@ -93,7 +93,7 @@ def _cell(cell: Cell) -> str:
     return element("td", escape(shown), class_="n", data_v="" if value is None else repr(value))
 
 
-_NUMBER = re.compile(r"[-–]?[\d.,]*( to [\d.]+)?")
+_NUMBER = re.compile(r"[-–]?[\d.,]*%?( to [\d.]+)?")
 
 
 def folded(title: str, body: str) -> str:
