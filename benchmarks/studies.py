@@ -43,6 +43,11 @@ class Study:
     axis: str = ""
     dots: Callable[[Content], Dots] | None = None
 
+    @property
+    def section(self) -> str:
+        """Of the HTML page."""
+        return self.programme.replace("_", "-")
+
     def markdown(self, content: Content) -> str:
         """The short tables, that of every case folded, and what failed."""
         long = self.every(content)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edgeconv.benchmarks.page import details, palette, parts, sections, studies
+from edgeconv.benchmarks.page import details, files, parts, sections, studies, style
+from edgeconv.benchmarks.page.files import Chart
 from edgeconv.benchmarks.page.parts import Section
 from edgeconv.benchmarks.page.sections import Contents, Measured, times
-from edgeconv.benchmarks.page.svg import WIDE, element, escape
+from edgeconv.benchmarks.page.svg import escape
 from edgeconv.benchmarks.peers import OWN, PEERS
 from edgeconv.benchmarks.summary import geometric_mean
 from edgeconv.errors import EdgeconvError
@@ -37,20 +37,18 @@ def write_page(contents: Contents) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<link rel="icon" href="data:,">'
-        f"<title>edgeconv benchmark</title><style>{_style()}</style></head>"
+        f"<title>edgeconv benchmark</title><style>{style.of_page()}</style></head>"
         f"<body>{body}<script>{script}</script></body></html>\n"
     )
 
 
-def write_charts(contents: Contents) -> dict[str, str]:
-    """SVG files by name, each with its own colours for light and dark."""
-    style = element("style", f"{_themes()}{palette.rules()}{_chart_style()}")
-    found = {}
-    for section in _sections(contents):
-        for figure in section.figures:
-            drawn = figure.draw(WIDE)
-            found[f"{figure.name}.svg"] = drawn.replace(">", f">{style}", 1) + "\n"
-    return found
+def draw_charts(contents: Contents) -> list[Chart]:
+    """The page's charts as SVG files, each with its own colours for light and dark.
+
+    Raises:
+        EdgeconvError: nothing in the files can be shown.
+    """
+    return files.charts(_sections(contents))
 
 
 def _sections(contents: Contents) -> list[Section]:
@@ -110,34 +108,3 @@ def _heading(contents: Contents) -> str:
         '<button id="theme" type="button" aria-label="Switch between light and dark">◐</button>'
     )
     return f"<h1>edgeconv benchmark</h1>{toggle}<p>{line}</p>"
-
-
-def _style() -> str:
-    return _themes() + palette.rules() + (_FOLDER / "style.css").read_text(encoding="utf-8")
-
-
-_LIGHT = (
-    "--bg:#fbfbfa;--panel:#fff;--ink:#1c2126;--soft:#5d6770;--faint:#e3e6e8;--up:#1f6fd1;"
-    "--down:#d33c2f;--accent:#d9431e;"
-)
-_DARK = (
-    "--bg:#14171a;--panel:#1c2024;--ink:#e8ebed;--soft:#9aa5ae;--faint:#30363c;--up:#5ca2ff;"
-    "--down:#ff6b5c;--accent:#ff7a52;"
-)
-
-
-def _themes() -> str:
-    light, dark = _LIGHT + palette.variables(0), _DARK + palette.variables(1)
-    return (
-        f":root{{color-scheme:light;{light}}}"
-        f"@media(prefers-color-scheme:dark){{:root:not([data-theme=light]){{color-scheme:dark;{dark}}}}}"
-        f":root[data-theme=dark]{{color-scheme:dark;{dark}}}"
-    )
-
-
-def _chart_style() -> str:
-    """The part of the style sheet that charts need."""
-    text = (_FOLDER / "style.css").read_text(encoding="utf-8")
-    found = re.search(r"/\* charts \*/(.*?)/\* end of charts \*/", text, re.DOTALL)
-    assert found is not None
-    return found[1]

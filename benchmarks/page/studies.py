@@ -19,7 +19,7 @@ def studies(contents: Contents) -> Iterator[Section]:
             if content["programme"] == programme and content["cases"]:
                 seen[programme] += 1
                 number = f"-{seen[programme]}" if seen[programme] > 1 else ""
-                name = programme.replace("_", "-") + number
+                name = study.section + number
                 dots = study.dots(content) if study.dots is not None else {}
                 figures = [_figure(name, study, dots)] if dots else []
                 tables = [
