@@ -10,7 +10,7 @@ from edgeconv.benchmarks.page.files import Chart
 from edgeconv.benchmarks.page.parts import Section
 from edgeconv.benchmarks.page.sections import Contents, Measured, times
 from edgeconv.benchmarks.page.svg import escape
-from edgeconv.benchmarks.peers import OWN, PEERS
+from edgeconv.benchmarks.peers import OURS, PEERS
 from edgeconv.benchmarks.summary import geometric_mean
 from edgeconv.errors import EdgeconvError
 
@@ -77,7 +77,7 @@ def _summary(found: Sequence[Measured]) -> Section | None:
     if not ratios:
         return None
     noisy = sum(bool(m.case.get("noise", {}).get("noisy")) for m in found)
-    engines = parts.known(n for m in found for n in times(m.engines) if n != OWN)
+    engines = parts.known(n for m in found for n in times(m.engines) if n not in OURS)
     items = [
         (f"{geometric_mean(ratios):.2f}×", "fastest other engine / edgeconv, geometric mean"),
         (

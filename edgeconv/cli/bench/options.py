@@ -20,7 +20,8 @@ Engines = Annotated[
     typer.Option(
         "--engines",
         metavar="A,B",
-        help="Engines beside edgeconv and ONNX Runtime. Default: all that are installed.",
+        help="Engines beside edgeconv and ONNX Runtime. Default: all that are installed, but for "
+        "edgeconv_tuned and tvm_tuned, which take minutes.",
         show_default=False,
     ),
 ]
