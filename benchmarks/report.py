@@ -125,6 +125,7 @@ def section(content: Mapping[str, Any], name: str, images: str = "") -> str:
     if chosen is None:
         raise EdgeconvError(f"{name}: of programme {content['programme']!r}, which is unknown")
     lines = [f"## {chosen.title}", "", chosen.text, "", images + chosen.summary(content)]
+    lines += [f"- Board: {board}." for board in tabulate.boards(content)]
     lines += [f"- {origin(session)}" for session in content["sessions"]]
     engines = content["settings"].get("engines", [])
     if engines:

@@ -178,9 +178,11 @@ def _failures(found: Sequence[Measured]) -> str:
 def _sessions(contents: Contents) -> str:
     made = []
     for name, content in contents.items():
+        boards = "; ".join(tabulate.boards(content))
         for s in content["sessions"]:
             bandwidth = s.get("memory_gb_s_one_core")
             facts = {
+                "board": boards,
                 "date": s["date"],
                 "command": s["command"],
                 "commit": s["commit"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from edgeconv.benchmarks import tabulate
 from edgeconv.benchmarks.page import details, files, parts, sections, studies, style
 from edgeconv.benchmarks.page.files import Chart
 from edgeconv.benchmarks.page.parts import Section
@@ -98,7 +99,14 @@ def _summary(found: Sequence[Measured]) -> Section | None:
 
 def _heading(contents: Contents) -> str:
     sessions = [s for content in contents.values() for s in content["sessions"]]
-    machines = dict.fromkeys(f"{s['cpu']} ({s['llvm_cpu']})" for s in sessions)
+    boards = [b for content in contents.values() for b in tabulate.boards(content)]
+    here = [
+        f"{s['cpu']} ({s['llvm_cpu']})"
+        for content in contents.values()
+        if not tabulate.boards(content)
+        for s in content["sessions"]
+    ]
+    machines = dict.fromkeys([*boards, *here])
     dates = sorted({s["date"][:10] for s in sessions})
     commits = dict.fromkeys(str(s["commit"]) for s in sessions if s["commit"])
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}" if dates else ""
