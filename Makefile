@@ -29,7 +29,7 @@ bench-check: $(STAMP)  ## five minutes: nothing slower than the baseline, relati
 	$(BIN)/edgeconv bench check
 
 report: $(STAMP)  ## docs/performance.md and report.html from benchmarks/results
-	$(BIN)/edgeconv report benchmarks/results/*.json -o docs/performance.md
+	$(BIN)/edgeconv report benchmarks/results/*.json -o docs/performance.md --charts docs/charts
 	$(BIN)/edgeconv report benchmarks/results/*.json -o report.html
 
 check: $(STAMP)  ## format, lint, types

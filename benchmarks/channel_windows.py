@@ -33,7 +33,8 @@ from edgeconv.benchmarks import options, worker
 from edgeconv.benchmarks.onnx_builder import Builder
 from edgeconv.benchmarks.peers import OWN, PEERS
 from edgeconv.benchmarks.records import Case, Records, read
-from edgeconv.benchmarks.summary import compare, faults, geometric_mean
+from edgeconv.benchmarks.summary import Comparison, compare, faults, geometric_mean
+from edgeconv.benchmarks.tabulate import NOTHING, Table, milliseconds, together
 
 PROGRAMME = "channel_windows"
 WINDOWS = (2, 4, 8)  # cg: how many windows make up all channels
@@ -176,38 +177,71 @@ def measure(layer: Layer, engines: Sequence[str], chosen: argparse.Namespace) ->
         )
 
 
-def gain(measured: Mapping[str, Any]) -> float:
-    """How many times faster edgeconv is on the structured convolution than on the dense one."""
-    dense, structured = (measured[name][OWN]["median_ms"] for name in ("dense", "structured"))
-    return float(dense / structured)
+def gain(measured: Mapping[str, Any]) -> float | None:
+    """How many times faster edgeconv is on the structured convolution than on the dense one; None
+    where it failed on one of them.
+    """
+    dense, structured = (
+        measured[name].get(OWN, {}).get("median_ms") for name in ("dense", "structured")
+    )
+    return float(dense / structured) if dense and structured else None
+
+
+def tables(content: Mapping[str, Any]) -> list[Table]:
+    """Geometric means and worst cases by kind; the ideal gain is that of the products."""
+    titles = ["kind", "cases", "fastest other / edgeconv, geometric mean", "least"]
+    titles += ["gain over dense / ideal gain, geometric mean", "least"]
+    rows = []
+    for kind in dict.fromkeys(c["kind"] for c in content["cases"].values()):
+        cases = {k: c for k, c in content["cases"].items() if c["kind"] == kind}
+        ratios = [r.ratio for k, c in cases.items() if (r := _compared(k, c)) is not None]
+        shares = [s for c in cases.values() if (s := _share(c)) is not None]
+        rows.append([kind, str(len(cases)), *_mean_and_least(ratios), *_mean_and_least(shares)])
+    return [Table(titles, rows)]
+
+
+def every(content: Mapping[str, Any]) -> Table:
+    """One row a case."""
+    titles = ["case", "edgeconv ms", "fastest other ms", "engine", "fastest other / edgeconv"]
+    titles += ["gain over dense", "ideal gain", "gain / ideal gain"]
+    rows = []
+    for key, case in content["cases"].items():
+        found = _compared(key, case)
+        if found is not None:
+            numbers = (gain(case["measurements"]), case["ideal"], _share(case))
+            times = [milliseconds(found.own_ms), milliseconds(found.peer_ms)]
+            times += [PEERS[found.peer].title, f"{found.ratio:.2f}"]
+            rows.append([key, *times, *(NOTHING if n is None else f"{n:.2f}" for n in numbers)])
+    return Table(titles, rows)
+
+
+def dots(content: Mapping[str, Any]) -> dict[str, list[tuple[str, float]]]:
+    """(case, fastest other / edgeconv) by kind."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    for key, case in content["cases"].items():
+        compared = _compared(key, case)
+        if compared is not None:
+            found.setdefault(case["kind"], []).append((key, compared.ratio))
+    return found
+
+
+def _compared(key: str, case: Case) -> Comparison | None:
+    return compare(key, case["measurements"]["structured"])
+
+
+def _share(case: Case) -> float | None:
+    faster = gain(case["measurements"])
+    return None if faster is None else faster / float(case["ideal"])
+
+
+def _mean_and_least(values: Sequence[float]) -> list[str]:
+    return [f"{geometric_mean(values):.2f}", f"{min(values):.2f}"] if values else [NOTHING] * 2
 
 
 def summary(content: Mapping[str, Any]) -> str:
-    """Markdown: geometric means and worst cases by kind, then every case."""
-    cases: dict[str, Case] = content["cases"]
-    head = "| case | edgeconv, ms | fastest other, ms | ratio | dense / structured | of the ideal |"
-    rows = [head, "|---|---:|---:|---:|---:|---:|"]
-    found: dict[str, list[tuple[float, float]]] = {}
-    for key, case in cases.items():
-        measured = case["measurements"]
-        result, share = compare(key, measured["structured"]), gain(measured) / case["ideal"]
-        if result is None:
-            continue
-        found.setdefault(case["kind"], []).append((result.ratio, share))
-        rows.append(
-            f"| {key} | {result.own_ms:.4g} | {result.peer_ms:.4g} ({PEERS[result.peer].title}) "
-            f"| {result.ratio:.2f} | {gain(measured):.2f} | {share:.2f} |"
-        )
-    text = ""
-    for kind, pairs in found.items():
-        ratios, shares = zip(*pairs, strict=True)
-        text += (
-            f"- {kind}, {len(pairs)} cases: fastest other / edgeconv {geometric_mean(ratios):.2f}, "
-            f"worst {min(ratios):.2f}; speed-up over edgeconv's dense convolution, as a share of "
-            f"the products saved, {geometric_mean(shares):.2f}, worst {min(shares):.2f}\n"
-        )
-    broken = faults({key: case["measurements"] for key, case in cases.items()})
-    return text + "\n" + "\n".join(rows) + "\n" + (f"\n{broken}" if broken else "")
+    """Markdown: by kind, then every case, then what failed."""
+    broken = faults({key: case["measurements"] for key, case in content["cases"].items()})
+    return together([*tables(content), every(content)]) + (f"\n{broken}" if broken else "")
 
 
 def ideal(layer: Layer) -> float:
@@ -247,9 +281,8 @@ def main() -> None:
         records.add(key, {"kind": kind, "ideal": ideal(layer), "measurements": measured})
         result = compare(key, measured["structured"])
         if result is not None:
-            print(
-                f"{key}: {result.ratio:.2f} {result.peer}, dense {gain(measured):.2f}", flush=True
-            )
+            faster = gain(measured) or math.nan
+            print(f"{key}: {result.ratio:.2f} {result.peer}, dense {faster:.2f}", flush=True)
     print(summary(records.content))
 
 

@@ -26,8 +26,10 @@ import onnx
 import edgeconv
 from edgeconv.benchmarks import options, peak_memory, worker
 from edgeconv.benchmarks.onnx_builder import Builder
+from edgeconv.benchmarks.peers import PEERS
 from edgeconv.benchmarks.records import Case, Records, read
-from edgeconv.benchmarks.summary import compare, faults, geometric_mean
+from edgeconv.benchmarks.summary import Comparison, compare, faults, geometric_mean
+from edgeconv.benchmarks.tabulate import NOTHING, Table, milliseconds, together
 from edgeconv.graph import pipeline
 
 PROGRAMME = "ddc_layers"
@@ -132,33 +134,51 @@ def measure(
         return worker.run(paths, engines, threads=1, seconds=seconds, limit=limit, lock=lock)
 
 
-def summary(content: Mapping[str, Any]) -> str:
-    """Markdown: each layer against the fastest other engine, then what failed."""
-    cases: dict[str, Case] = content["cases"]
-    rows = [
-        "| layer | mode | edgeconv ms | fastest other | ms | ratio | workspace, one pass / apart |",
-        "|---|---|---:|---|---:|---:|---:|",
-    ]
-    ratios: dict[str, list[float]] = {}
-    for key, case in cases.items():
-        kept = case["memory"]
-        sizes = " / ".join(f"{kept[n]['workspace_bytes']:,}" for n in ("fused", "unfused"))
+def tables(content: Mapping[str, Any]) -> list[Table]:
+    """Geometric means and least ratios by mode and combination."""
+    titles = ["layers", "cases", "fastest other / edgeconv, geometric mean", "least"]
+    rows = []
+    for name, found in dots(content).items():
+        ratios = [ratio for _, ratio in found]
+        numbers = (geometric_mean(ratios), min(ratios))
+        rows.append([name, str(len(ratios)), *(f"{n:.2f}" for n in numbers)])
+    return [Table(titles, rows)]
+
+
+def every(content: Mapping[str, Any]) -> Table:
+    """One row for each layer and mode; the workspace is that of the model with 1×1 around it."""
+    titles = ["layer", "edgeconv ms", "fastest other ms", "engine", "fastest other / edgeconv"]
+    titles += ["workspace KiB, one pass", "a layer a branch"]
+    rows = []
+    for key, mode, found in _compared(content):
+        kept = content["cases"][key]["memory"]
+        sizes = [f"{kept[n]['workspace_bytes'] / 1024:.0f}" for n in ("fused", "unfused")]
+        times = [milliseconds(found.own_ms), milliseconds(found.peer_ms)]
+        times += [PEERS[found.peer].title, f"{found.ratio:.2f}"]
+        rows.append([f"{key}, {mode}", *times, *(sizes if mode == "between" else [NOTHING] * 2)])
+    return Table(titles, rows)
+
+
+def dots(content: Mapping[str, Any]) -> dict[str, list[tuple[str, float]]]:
+    """(layer, fastest other / edgeconv) by mode and combination."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    for key, mode, compared in _compared(content):
+        found.setdefault(f"{key.split()[-1]}, {mode}", []).append((key, compared.ratio))
+    return found
+
+
+def _compared(content: Mapping[str, Any]) -> Iterator[tuple[str, str, Comparison]]:
+    for key, case in content["cases"].items():
         for mode, measured in case["measurements"].items():
-            c = compare(key, measured)
-            if c is None:
-                continue
-            ratios.setdefault(f"{mode} {key.split()[-1]}", []).append(c.ratio)
-            rows.append(
-                f"| {key} | {mode} | {c.own_ms:.4g} | {c.peer} | {c.peer_ms:.4g} | {c.ratio:.2f} "
-                f"| {sizes if mode == 'between' else ''} |"
-            )
-    rows.append("")
-    rows += [
-        f"- {name}: geometric mean {geometric_mean(r):.2f}, least {min(r):.2f}, {len(r)} layers"
-        for name, r in ratios.items()
-    ]
-    broken = faults({key: case["measurements"] for key, case in cases.items()})
-    return "\n".join(rows) + "\n" + (f"\n{broken}" if broken else "")
+            found = compare(key, measured)
+            if found is not None:
+                yield key, mode, found
+
+
+def summary(content: Mapping[str, Any]) -> str:
+    """Markdown: by mode and combination, then every layer, then what failed."""
+    broken = faults({key: case["measurements"] for key, case in content["cases"].items()})
+    return together([*tables(content), every(content)]) + (f"\n{broken}" if broken else "")
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from edgeconv.benchmarks.harness import MAX_ERROR, Cores, relative_error
 from edgeconv.benchmarks.kernels import Bench, Setting, task_within_network
 from edgeconv.benchmarks.random_layers import CLASSES
 from edgeconv.benchmarks.records import Case, Records, read
+from edgeconv.benchmarks.tabulate import Table, milliseconds, together
 from edgeconv.errors import EdgeconvError
 from edgeconv.schedules import FAMILIES, Family
 from edgeconv.targets import Device, host
@@ -168,22 +169,38 @@ def ratios(cases: Mapping[str, Case], family: str | None) -> list[float]:
     return found
 
 
-def summary(content: Mapping[str, Any]) -> str:
-    """Markdown: median and p90 by family, of the strategy as a whole, and the worst layers."""
-    lines = [
-        "| default knobs of | layers | default / best, median | p90 | worst |",
-        "|---|---:|---:|---:|---:|",
-    ]
+def tables(content: Mapping[str, Any]) -> list[Table]:
+    """Median, 90th percentile and worst by family, and of the strategy as a whole."""
+    titles = ["default knobs of", "layers", "default / best, median", "p90", "worst"]
     names: list[str | None] = [f.name for f in FAMILIES]
+    rows = []
     for name in [*names, None]:
         found = ratios(content["cases"], name)
         if found:
             title = name or "the strategy's choice, against the best of all families"
-            lines.append(
-                f"| {title} | {len(found)} | {np.median(found):.3f} "
-                f"| {np.percentile(found, 90):.3f} | {max(found):.3f} |"
-            )
-    return "\n".join(lines) + "\n"
+            numbers = (float(np.median(found)), float(np.percentile(found, 90)), max(found))
+            rows.append([title, str(len(found)), *(f"{n:.3f}" for n in numbers)])
+    return [Table(titles, rows)]
+
+
+def every(content: Mapping[str, Any]) -> Table:
+    """One row for each layer and family."""
+    titles = ["layer, family", "chosen", "default / best", "default ms", "best ms", "best knobs"]
+    titles += ["candidates", "tried"]
+    rows = []
+    for key, case in content["cases"].items():
+        for family, found in case["families"].items():
+            row = [f"{key}, {family}", "yes" if family == case["chosen"] else ""]
+            row += [f"{found['default_ms'] / found['best_ms']:.3f}"]
+            row += [milliseconds(found["default_ms"]), milliseconds(found["best_ms"])]
+            row += [found["best"], str(found["candidates"]), str(found["tried"])]
+            rows.append(row)
+    return Table(titles, rows)
+
+
+def summary(content: Mapping[str, Any]) -> str:
+    """Markdown of `tables`."""
+    return together(tables(content))
 
 
 def line(key: str, case: Case) -> str:

@@ -34,6 +34,7 @@ from edgeconv.benchmarks.peers import PEERS
 from edgeconv.benchmarks.random_layers import layer
 from edgeconv.benchmarks.records import Case, Records, read
 from edgeconv.benchmarks.summary import compare, geometric_mean
+from edgeconv.benchmarks.tabulate import NOTHING, Table, milliseconds, together
 from edgeconv.codegen import Operand, Step
 from edgeconv.errors import EdgeconvError
 from edgeconv.layout import Layout
@@ -223,41 +224,66 @@ def engines_on(
     return found["pair"]
 
 
-def summary(content: Mapping[str, Any]) -> str:
-    """Markdown: fused against two kernels, by kind and choice; edgeconv against other engines."""
+def tables(content: Mapping[str, Any]) -> list[Table]:
+    """Fused against two kernels, by kind and choice; edgeconv against other engines."""
     cases = list(content["cases"].values())
-    lines = [
-        "| kind | cost model | pairs | two kernels / fused, geometric mean | least | most |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
+    titles = ["kind", "cost model", "pairs", "two kernels / fused, geometric mean", "least", "most"]
+    kernels = Table(titles, [])
     for kind in KINDS:
         for chosen in (True, False):
             ratios = [
-                c["kernels"]["apart_ms"] / c["kernels"]["fused_ms"]
+                _against_two(c)
                 for c in cases
                 if c["kind"] == kind and c["kernels"]["chosen"] is chosen
             ]
             if ratios:
-                verdict = "fuses" if chosen else "leaves apart"
-                lines.append(
-                    f"| {kind} | {verdict} | {len(ratios)} | {geometric_mean(ratios):.3f} "
-                    f"| {min(ratios):.3f} | {max(ratios):.3f} |"
-                )
-    lines += [
-        "",
-        "| kind | pairs | fastest other engine / edgeconv, geometric mean | least | pair |",
-        "|---|---:|---:|---:|---|",
-    ]
+                numbers = (geometric_mean(ratios), min(ratios), max(ratios))
+                row = [kind, "fuses" if chosen else "leaves apart", str(len(ratios))]
+                kernels.rows.append([*row, *(f"{n:.3f}" for n in numbers)])
+    titles = ["kind", "pairs", "fastest other engine / edgeconv, geometric mean", "least", "pair"]
+    engines = Table(titles, [])
     for kind in KINDS:
         own = [c for c in cases if c["kind"] == kind and "engines" in c]
         found = [r for c in own if (r := compare(c["pair"], c["engines"])) is not None]
         if found:
             least = min(found, key=lambda r: r.ratio)
-            lines.append(
-                f"| {kind} | {len(found)} | {geometric_mean(r.ratio for r in found):.2f} "
-                f"| {least.ratio:.2f} | {least.case} ({PEERS[least.peer].title}) |"
-            )
-    return "\n".join(lines) + "\n"
+            row = [kind, str(len(found)), f"{geometric_mean(r.ratio for r in found):.2f}"]
+            row += [f"{least.ratio:.2f}", f"{least.case} ({PEERS[least.peer].title})"]
+            engines.rows.append(row)
+    return [kernels, engines] if engines.rows else [kernels]
+
+
+def every(content: Mapping[str, Any]) -> Table:
+    """One row a pair."""
+    titles = ["pair", "cost model", "predicted", "two kernels / fused", "two kernels ms"]
+    titles += ["fused ms", "knobs", "fastest other engine / edgeconv"]
+    rows = []
+    for key, case in content["cases"].items():
+        k, found = case["kernels"], compare(key, case.get("engines", {}))
+        row = [key, "fuses" if k["chosen"] else "leaves apart", f"{k['predicted']:.3f}"]
+        row += [f"{_against_two(case):.3f}"]
+        row += [milliseconds(k["apart_ms"]), milliseconds(k["fused_ms"]), k["knobs"]]
+        rows.append([*row, NOTHING if found is None else f"{found.ratio:.2f}"])
+    return Table(titles, rows)
+
+
+def dots(content: Mapping[str, Any]) -> dict[str, list[tuple[str, float]]]:
+    """(pair, two kernels / fused) by kind and choice."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    for case in content["cases"].values():
+        verdict = "fuses" if case["kernels"]["chosen"] else "leaves apart"
+        title = case["kind"].replace("_", ", ")
+        found.setdefault(f"{title}: {verdict}", []).append((case["pair"], _against_two(case)))
+    return found
+
+
+def _against_two(case: Case) -> float:
+    return float(case["kernels"]["apart_ms"] / case["kernels"]["fused_ms"])
+
+
+def summary(content: Mapping[str, Any]) -> str:
+    """Markdown of `tables`."""
+    return together(tables(content))
 
 
 def line(case: Case) -> str:

@@ -16,7 +16,7 @@ import onnx
 
 from edgeconv import targets
 from edgeconv.benchmarks import noise, statistics
-from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE, Arrays, Bound
+from edgeconv.benchmarks.peers import OURS, OWN, PEERS, REFERENCE, Arrays, Bound
 from edgeconv.benchmarks.rounds import Pace, Samples, interleave
 
 MAX_ERROR = 1e-4  # of the output's largest magnitude, for edgeconv
@@ -181,7 +181,7 @@ def prepare(
         except Exception as problem:  # each engine raises its own kind
             failed[name] = f"{type(problem).__name__}: {str(problem)[:300]}"
             continue
-        limit = MAX_ERROR if name == OWN else MAX_PEER_ERROR
+        limit = MAX_ERROR if name in OURS else MAX_PEER_ERROR
         if error <= limit:
             ready[name] = Ready(bound, error, time.perf_counter() - begin)
         else:

@@ -14,7 +14,7 @@ from typing import Any
 from edgeconv.benchmarks import networks
 from edgeconv.benchmarks.cases import CaseToRun, of_network
 from edgeconv.benchmarks.models import grouped_resnet
-from edgeconv.benchmarks.peers import OWN, PEERS
+from edgeconv.benchmarks.peers import OURS, OWN, PEERS
 from edgeconv.benchmarks.records import Case
 from edgeconv.benchmarks.summary import (
     Engines,
@@ -203,7 +203,7 @@ def verdict(content: Mapping[str, Any]) -> str:
     parts = []
     for name in engine_order(n for c in cases for n in c["engines"]):
         ratios = [r for c in cases if (r := ratio_to_own(c["engines"], name)) is not None]
-        if name != OWN and ratios:
+        if name not in OURS and ratios:
             parts.append(f"{geometric_mean(ratios):.2f} times {PEERS[name].title}'s")
     nearest = [ratio_to_own(c["engines"], fastest_other(c["engines"]) or "") for c in cases]
     best = sum(ratio is not None and ratio > 1 for ratio in nearest)

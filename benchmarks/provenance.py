@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from edgeconv.benchmarks.peers import OWN, PEERS
+from edgeconv.benchmarks.peers import OURS, PEERS
 from edgeconv.benchmarks.peers.base import package_version
 from edgeconv.targets import host
 from edgeconv.targets.probe import peak_gflops
 
 PACKAGES = sorted(
     {"apache-tvm", "apache-tvm-ffi", "numpy", "onnx"}
-    | {package for peer in PEERS.values() if peer.name != OWN for package in peer.packages}
+    | {package for peer in PEERS.values() if peer.name not in OURS for package in peer.packages}
 )
 
 

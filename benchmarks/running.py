@@ -6,17 +6,21 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from edgeconv.benchmarks import noise, worker
 from edgeconv.benchmarks.cases import CaseToRun
+from edgeconv.benchmarks.harness import locked
 from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE, Peer, find
 from edgeconv.benchmarks.records import Case, Records
 from edgeconv.benchmarks.rounds import Pace
 from edgeconv.errors import EdgeconvError
 from edgeconv.targets import host, load
+
+if TYPE_CHECKING:
+    from edgeconv.benchmarks.on_device import Board
 
 LIMIT_S = 300.0
 
@@ -33,6 +37,7 @@ class Method:
         strict: a noisy measurement is an error.
         limit: seconds an engine may take for one step.
         lock: file to hold locked while measuring.
+        board: where edgeconv runs, alone; None: here.
     """
 
     engines: Sequence[str]
@@ -42,11 +47,14 @@ class Method:
     strict: bool = False
     limit: float = LIMIT_S
     lock: Path | None = None
+    board: Board | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What must agree for a result file to be continued."""
+        where = {} if self.board is None else {"device": self.board.address}
         return {
+            **where,
             "engines": list(self.engines),
             "rounds": self.pace.rounds,
             "seconds": self.pace.seconds,
@@ -137,16 +145,25 @@ def measure(case: CaseToRun, method: Method) -> Case:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "network.onnx")
         onnx.save(model, path)
-        found = worker.measure(
-            {"network": path},
-            method.engines,
-            threads=case.threads,
-            pace=method.pace,
-            limit=method.limit,
-            lock=method.lock,
-            target=method.target,
-            profile=method.profile,
-        )["network"]
+        found = _measured(path, case.threads, method)
     if method.strict and found["noise"]["noisy"]:
         raise EdgeconvError(f"{case.key}: {noise.sentence(found['noise'])}")
     return {**facts, "threads": case.threads, **found}
+
+
+def _measured(path: Path, threads: int, method: Method) -> dict[str, Any]:
+    if method.board is not None:
+        from edgeconv.benchmarks import on_device
+
+        with locked(method.lock):
+            return on_device.measure(path, method.board, threads, method.pace, method.profile)
+    return worker.measure(
+        {"network": path},
+        method.engines,
+        threads=threads,
+        pace=method.pace,
+        limit=method.limit,
+        lock=method.lock,
+        target=method.target,
+        profile=method.profile,
+    )["network"]

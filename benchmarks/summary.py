@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeconv.benchmarks.peers import OWN, PEERS
+from edgeconv.benchmarks.peers import OURS, OWN, PEERS
 
 Engines = Mapping[str, Mapping[str, Any]]
 
@@ -30,11 +30,11 @@ class Comparison:
 def compare(case: str, engines: Engines) -> Comparison | None:
     """None where edgeconv, or every other engine, has no time."""
     times = {name: e["median_ms"] for name, e in engines.items() if "median_ms" in e}
-    own = times.pop(OWN, None)
-    if own is None or not times:
+    others = {name: ms for name, ms in times.items() if name not in OURS}
+    if OWN not in times or not others:
         return None
-    peer = min(times, key=lambda name: times[name])
-    return Comparison(case, own, peer, times[peer])
+    peer = min(others, key=lambda name: others[name])
+    return Comparison(case, times[OWN], peer, others[peer])
 
 
 def ratio_to_own(engines: Engines, name: str) -> float | None:
@@ -47,8 +47,10 @@ def ratio_to_own(engines: Engines, name: str) -> float | None:
 
 
 def fastest_other(engines: Engines) -> str | None:
-    """The engine besides edgeconv with the smallest `ratio_to_own`."""
-    ratios = {n: r for n in engines if n != OWN and (r := ratio_to_own(engines, n)) is not None}
+    """The engine besides edgeconv, tuned or not, with the smallest `ratio_to_own`."""
+    ratios = {
+        n: r for n in engines if n not in OURS and (r := ratio_to_own(engines, n)) is not None
+    }
     return min(ratios, key=lambda n: ratios[n], default=None)
 
 

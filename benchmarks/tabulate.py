@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,11 @@ class Table:
         return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
+def together(tables: Iterable[Table]) -> str:
+    """Markdown of several tables."""
+    return "\n".join(table.markdown() for table in tables)
+
+
 def measurements(case: Case) -> dict[str, Engines]:
     """The engines of a case by mode; older programmes measured a layer in two modes at once."""
     if "measurements" in case:
@@ -38,11 +43,25 @@ def measurements(case: Case) -> dict[str, Engines]:
 
 def peak_of(content: Mapping[str, Any], case: Case) -> float | None:
     """Multiply-add peak, GFLOP/s, of the threads a case ran on."""
+    if "board" in case:
+        one = case["board"].get("peak_gflops_one_core")
+        return None if one is None else float(one) * int(case.get("threads", 1))
     sessions = content["sessions"]
     number = case.get("session", 0)
     if number >= len(sessions):
         return None
     return float(sessions[number]["peak_gflops_one_core"]) * int(case.get("threads", 1))
+
+
+def boards(content: Mapping[str, Any]) -> list[str]:
+    """What the cases ran on that did not run where they were measured from."""
+    found = [c["board"] for c in content["cases"].values() if "board" in c]
+    return list(dict.fromkeys(_board(b) for b in found))
+
+
+def _board(facts: Mapping[str, Any]) -> str:
+    model = f"{facts['model']}, " if facts["model"] not in ("", facts["cpu"]) else ""
+    return f"{model}{facts['cpu']}, {facts['cores']} cores, compiled for {facts['target']}"
 
 
 def name_of(key: str, case: Case) -> str:

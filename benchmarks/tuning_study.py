@@ -25,6 +25,8 @@ from edgeconv.benchmarks import options, random_layers
 from edgeconv.benchmarks.kernels import task_within_network
 from edgeconv.benchmarks.random_layers import CLASSES
 from edgeconv.benchmarks.records import Case, Records, read
+from edgeconv.benchmarks.summary import geometric_mean
+from edgeconv.benchmarks.tabulate import Table, together
 from edgeconv.errors import EdgeconvError
 from edgeconv.targets import Device, host
 from edgeconv.tuning.bench import Plan
@@ -41,6 +43,7 @@ PROGRAMME = "tuning_study"
 MOST = 400  # candidates of a layer
 REFINED = 24  # of the fastest are timed twice
 SEEDS = 5
+SEARCHES = ("xgboost", "random")
 POINTS = (1, 4, 8, 16, 32, 48, 64, 80, 100, 150, 200)  # trials
 HEADROOM = 0.02  # below it there is nothing to find
 GOOD = (0.8, 0.9, 0.95)  # parts of the headroom, for "trials until"
@@ -119,7 +122,7 @@ def measure(task: ConvTask, device: Device, most: int, runner: ProcessRunner, se
             [round(r, 5) for r in replay(task, device, seen, true, s, name == "xgboost")]
             for s in range(SEEDS)
         ]
-        for name in ("xgboost", "random")
+        for name in SEARCHES
     }
     return {
         "candidates": len(space(task, device, exact=False)),
@@ -138,34 +141,73 @@ def gains(case: Case, search: str) -> np.ndarray:
     return np.mean(1 / np.array(case["curves"][search]) - 1, axis=0) / head
 
 
-def summary(content: Mapping[str, Any]) -> str:
-    """Markdown: headroom, what is found of it by trials, and trials until parts of it."""
+def tables(content: Mapping[str, Any]) -> list[Table]:
+    """What there is to find by class, what is found of it by trials, and trials until parts of it.
+
+    The last two are means and medians over the layers with a headroom.
+    """
     cases = list(content["cases"].values())
     able = [c for c in cases if 1 / c["best_ratio"] - 1 >= HEADROOM]
-    lines = [f"{len(cases)} layers, {len(able)} with a headroom of {HEADROOM:.0%} or more."]
-    if not able:
-        return lines[0] + "\n"
-    best = np.exp(np.mean([-np.log(c["best_ratio"]) for c in able]))
-    lines += [
-        f"Best ÷ default speed there: {best:.3f} in geometric mean.",
-        "",
-        "| trials | " + " | ".join(map(str, POINTS)) + " |",
-        "|---|" + "---:|" * len(POINTS),
-    ]
-    for name in ("xgboost", "random"):
-        speeds = np.mean([np.mean(np.log(1 / np.array(c["curves"][name])), 0) for c in able], 0)
-        part = (np.exp(speeds) - 1) / (best - 1)
-        lines.append(_row(f"{name}, part of the headroom", [f"{p:.0%}" for p in part]))
-    lines += ["", _row("trials until a part of the headroom", [f"{g:.0%}" for g in GOOD])]
-    lines.append("|---|" + "---:|" * len(GOOD))
-    for name in ("xgboost", "random"):
-        until = [np.median([_until(gains(c, name), g) for c in able]) for g in GOOD]
-        lines.append(_row(f"{name}, median over layers", [f"{u:.0f}" for u in until]))
-    return "\n".join(lines) + "\n"
+    found = [_by_class(cases)]
+    if able:
+        found += [_by_trials(able), _trials_until(able)]
+    return found
 
 
-def _row(title: str, cells: Sequence[str]) -> str:
-    return f"| {title} | " + " | ".join(cells) + " |"
+def _by_class(cases: Sequence[Case]) -> Table:
+    titles = ["class", "layers", f"headroom of {HEADROOM:.0%} or more"]
+    titles += ["default / best time, geometric mean", "most"]
+    rows = []
+    for name in (*dict.fromkeys(c["class"] for c in cases), None):
+        speeds = [1 / c["best_ratio"] for c in cases if name in (None, c["class"])]
+        if speeds:
+            many = sum(s - 1 >= HEADROOM for s in speeds)
+            row = [name or "all", str(len(speeds)), str(many)]
+            rows.append([*row, f"{geometric_mean(speeds):.3f}", f"{max(speeds):.3f}"])
+    return Table(titles, rows)
+
+
+def _by_trials(able: Sequence[Case]) -> Table:
+    """Mean gain after so many trials over the mean gain there is."""
+    best = geometric_mean(1 / c["best_ratio"] for c in able)
+    table = Table(["part of the headroom after trials", *map(str, POINTS)], [])
+    for name in SEARCHES:
+        logs = np.mean([np.mean(np.log(1 / np.array(c["curves"][name])), 0) for c in able], 0)
+        table.rows.append([name, *(f"{(np.exp(g) - 1) / (best - 1):.0%}" for g in logs)])
+    return table
+
+
+def _trials_until(able: Sequence[Case]) -> Table:
+    table = Table(["trials until a part of the headroom, median", *(f"{g:.0%}" for g in GOOD)], [])
+    for name in SEARCHES:
+        until = [float(np.median([_until(gains(c, name), g) for c in able])) for g in GOOD]
+        never = f"more than {POINTS[-1]}"
+        table.rows.append([name, *(f"{u:.0f}" if np.isfinite(u) else never for u in until)])
+    return table
+
+
+def every(content: Mapping[str, Any]) -> Table:
+    """One row a layer."""
+    titles = ["layer", "default / best time", "default", "best", "candidates", "tried", "failed"]
+    rows = []
+    for key, c in content["cases"].items():
+        row = [key, f"{1 / c['best_ratio']:.3f}", c["default"], c["best"]]
+        rows.append([*row, str(c["candidates"]), str(c["tried"]), str(len(c["faults"]))])
+    return Table(titles, rows)
+
+
+def dots(content: Mapping[str, Any]) -> dict[str, list[tuple[str, float]]]:
+    """(layer, default / best time) by class."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    for case in content["cases"].values():
+        title = case["class"].replace("_", ", ")
+        found.setdefault(title, []).append((case["layer"], 1 / case["best_ratio"]))
+    return found
+
+
+def summary(content: Mapping[str, Any]) -> str:
+    """Markdown of `tables`."""
+    return together(tables(content))
 
 
 def _until(parts: np.ndarray, wanted: float) -> float:

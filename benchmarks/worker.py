@@ -26,7 +26,7 @@ from typing import Any
 
 from edgeconv.benchmarks import harness
 from edgeconv.benchmarks.harness import ROUNDS
-from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE
+from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE, TUNED, edgeconv_tuned
 from edgeconv.benchmarks.peers import edgeconv as own_peer
 from edgeconv.benchmarks.rounds import Pace
 from edgeconv.errors import EdgeconvError
@@ -150,8 +150,9 @@ def main() -> None:
     pace = Pace(**job["pace"])
     if job["target"] != "host":
         PEERS[OWN] = own_peer.for_target(job["target"])
-
-    cores = harness.Cores(job["threads"], None if job["lock"] is None else Path(job["lock"]))
+    lock = None if job["lock"] is None else Path(job["lock"])
+    PEERS[TUNED] = edgeconv_tuned.configured(job["target"], lock)
+    cores = harness.Cores(job["threads"], lock)
     stage = (folder / "stage").open("w", encoding="utf-8")
     result: Measurements = {}
     for model, path in job["models"].items():

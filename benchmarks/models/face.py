@@ -1,8 +1,8 @@
-"""A face detector on MobileNetV1 of width 1/4, with DDC layers as context modules.
+"""A face detector on MobileNetV1 of width 1/4, with DDC layers or dense ones as context modules.
 
-Backbone, pyramid and heads of RetinaFace's small model (Deng et al. 2020); its context modules of
-dense 3×3 convolutions are DDC layers: depthwise 3×3 of dilations 1, 2 and 3 on one input, joined,
-then 1×1 (after Chen et al. 2021, whose exact wiring is not public).
+Backbone, pyramid and heads of RetinaFace's small model (Deng et al. 2020). Its context modules are
+3×3 convolutions of dilations 1, 2 and 3 on one input, joined, then 1×1: dense, or depthwise, which
+makes them DDC layers (after Chen et al. 2021, whose exact wiring is not public).
 """
 
 from __future__ import annotations
@@ -24,8 +24,17 @@ def ddc_face(seed: int = 0, size: int = 320) -> onnx.ModelProto:
     """Three outputs of three levels each: [1, anchors·values, size/s, size/s]; `size` is a multiple
     of 32.
     """
-    b = Builder("ddc_face", (1, 3, size, size), seed)
-    levels = [_context(b, x) for x in _pyramid(b, _backbone(b))]
+    return _face(Builder("ddc_face", (1, 3, size, size), seed), _WIDTH)
+
+
+def dense_face(seed: int = 0, size: int = 320) -> onnx.ModelProto:
+    """The same with dense context modules."""
+    return _face(Builder("dense_face", (1, 3, size, size), seed), 1)
+
+
+def _face(b: Builder, groups: int) -> onnx.ModelProto:
+    """`groups` are those of the context modules' 3×3 convolutions."""
+    levels = [_context(b, x, groups) for x in _pyramid(b, _backbone(b))]
     return b.model(
         *(b.conv(x, _WIDTH, _ANCHORS * n, (1, 1)) for _, n in _HEADS for x in levels),
     )
@@ -56,10 +65,10 @@ def _pyramid(b: Builder, maps: list[tuple[str, int]]) -> list[str]:
     return result
 
 
-def _context(b: Builder, x: str) -> str:
-    """DDC: each branch with batch norm and activation; all joined, 1×1."""
+def _context(b: Builder, x: str, groups: int) -> str:
+    """Each branch with batch norm and activation; all joined, 1×1."""
     branches = [
-        b.conv_bn(x, _WIDTH, _WIDTH, 3, groups=_WIDTH, activation="leaky", dilation=d)
+        b.conv_bn(x, _WIDTH, _WIDTH, 3, groups=groups, activation="leaky", dilation=d)
         for d in _DILATIONS
     ]
     joined = b.node("Concat", branches, axis=1)

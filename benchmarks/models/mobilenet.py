@@ -5,9 +5,11 @@ separable convolutions (Haase and Amthor, CVPR 2020).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import onnx
 
+from edgeconv.benchmarks.models.blueprint import bsconv_s, bsconv_u
 from edgeconv.benchmarks.onnx_builder import Builder
 
 _V1 = (  # (output channels, stride) of each depthwise-separable block
@@ -26,13 +28,24 @@ Separable = Callable[[Builder, str, int, int, int], str]
 
 def mobilenet_v1(seed: int = 0, width: float = 1.0, size: int = 224) -> onnx.ModelProto:
     """Depthwise-separable convolutions; `width` multiplies all channels."""
-    name = "mobilenetv1" if width == 1 else f"mobilenetv1_{width:g}"
-    return _mobilenet_v1(Builder(name, (1, 3, size, size), seed), depthwise_separable, width)
+    b = Builder(_v1_name("mobilenetv1", width), (1, 3, size, size), seed)
+    return _mobilenet_v1(b, depthwise_separable, width)
 
 
-def bsconv_mobilenet_v1(seed: int = 0, size: int = 224) -> onnx.ModelProto:
+def bsconv_mobilenet_v1(seed: int = 0, width: float = 1.0, size: int = 224) -> onnx.ModelProto:
     """BSConv-U in the place of the depthwise-separable convolutions: 1×1, then depthwise."""
-    return _mobilenet_v1(Builder("bsconv_mobilenetv1", (1, 3, size, size), seed), bsconv_u)
+    b = Builder(_v1_name("bsconv_mobilenetv1", width), (1, 3, size, size), seed)
+    return _mobilenet_v1(b, bsconv_u, width)
+
+
+def bsconv_s_mobilenet_v1(seed: int = 0, width: float = 1.0, size: int = 224) -> onnx.ModelProto:
+    """BSConv-S of p = 1/6 there: two 1×1, then depthwise."""
+    b = Builder(_v1_name("bsconv_s_mobilenetv1", width), (1, 3, size, size), seed)
+    return _mobilenet_v1(b, partial(bsconv_s, share=1 / 6), width)
+
+
+def _v1_name(base: str, width: float) -> str:
+    return base if width == 1 else f"{base}_{width:g}"
 
 
 def _mobilenet_v1(b: Builder, block: Separable, width: float = 1.0) -> onnx.ModelProto:
@@ -53,12 +66,6 @@ def depthwise_separable(b: Builder, x: str, inputs: int, outputs: int, stride: i
     """Depthwise 3×3, then 1×1, each with batch norm and ReLU."""
     x = b.conv_bn(x, inputs, inputs, 3, stride, groups=inputs)
     return b.conv_bn(x, inputs, outputs, 1)
-
-
-def bsconv_u(b: Builder, x: str, inputs: int, outputs: int, stride: int) -> str:
-    """1×1 without anything after it, then depthwise 3×3 with batch norm and ReLU."""
-    x = b.conv(x, inputs, outputs, (1, 1), bias=False)
-    return b.conv_bn(x, outputs, outputs, 3, stride, groups=outputs)
 
 
 def mobilenet_v2(seed: int = 0, size: int = 224) -> onnx.ModelProto:

@@ -1,4 +1,6 @@
-"""MobileNetV1 whose 1×1 convolutions are sliding-channel ones (Wang et al., "DSXplore", 2021)."""
+"""MobileNetV1 whose 1×1 convolutions are sliding-channel ones, or grouped ones, which those are
+compared with (Wang et al., "DSXplore", 2021).
+"""
 
 from __future__ import annotations
 
@@ -30,6 +32,17 @@ def scc_mobilenet(
         x = b.conv_bn(x, channels, channels, 3, stride, groups=channels)
         x = sliding_channels(b, x, channels, outputs, groups, overlap, size)
         x = b.relu(b.batch_norm(x, outputs))
+        channels = outputs
+    return b.model(b.classifier(x, channels))
+
+
+def grouped_mobilenet(groups: int = 2, seed: int = 0, size: int = 224) -> onnx.ModelProto:
+    """1×1 convolutions in so many groups, their channels not shuffled."""
+    b = Builder(f"grouped_mobilenet_cg{groups}", (1, 3, size, size), seed)
+    x, channels = b.conv_bn("input", 3, 32, 3, 2), 32
+    for outputs, stride in v1_blocks():
+        x = b.conv_bn(x, channels, channels, 3, stride, groups=channels)
+        x = b.conv_bn(x, channels, outputs, 1, groups=groups)
         channels = outputs
     return b.model(b.classifier(x, channels))
 

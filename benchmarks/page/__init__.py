@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from edgeconv.benchmarks.page.page import write_charts, write_page
+from edgeconv.benchmarks.page.files import Chart
+from edgeconv.benchmarks.page.page import draw_charts, write_page
 
-__all__ = ["write_charts", "write_page"]
+__all__ = ["Chart", "draw_charts", "write_page"]

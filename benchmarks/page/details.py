@@ -54,6 +54,7 @@ def _profile(m: Measured, drawn: Sequence[Column], kinds: Sequence[str]) -> Figu
         f"{m.title}: edgeconv's layers, together {number(sum(c.ms for c in drawn))} ms.",
         lambda width: charts.columns(drawn, width, f"Layers of {m.title}", "ms"),
         kinds=kinds,
+        unnamed=True,
     )
 
 
@@ -92,6 +93,7 @@ def roofline(found: Sequence[Measured], contents: Contents) -> Iterator[Section]
         "in the direct sum: Winograd convolutions need fewer and can lie above the flat roof.",
         lambda width: charts.roofline(points, roof, width, "Roofline"),
         parts.known(p.engine for p in points),
+        unnamed=True,
     )
     text = "edgeconv and the fastest other engine of each case, against what the core can do."
     yield Section("roofline", "Roofline", text, "", [figure])
@@ -176,9 +178,11 @@ def _failures(found: Sequence[Measured]) -> str:
 def _sessions(contents: Contents) -> str:
     made = []
     for name, content in contents.items():
+        boards = "; ".join(tabulate.boards(content))
         for s in content["sessions"]:
             bandwidth = s.get("memory_gb_s_one_core")
             facts = {
+                "board": boards,
                 "date": s["date"],
                 "command": s["command"],
                 "commit": s["commit"],

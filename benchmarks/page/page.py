@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edgeconv.benchmarks.page import details, palette, parts, sections
+from edgeconv.benchmarks import tabulate
+from edgeconv.benchmarks.page import details, files, parts, sections, studies, style
+from edgeconv.benchmarks.page.files import Chart
 from edgeconv.benchmarks.page.parts import Section
 from edgeconv.benchmarks.page.sections import Contents, Measured, times
-from edgeconv.benchmarks.page.svg import WIDE, element, escape
-from edgeconv.benchmarks.peers import OWN, PEERS
+from edgeconv.benchmarks.page.svg import escape
+from edgeconv.benchmarks.peers import OURS, PEERS
 from edgeconv.benchmarks.summary import geometric_mean
 from edgeconv.errors import EdgeconvError
 
@@ -37,20 +38,18 @@ def write_page(contents: Contents) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<link rel="icon" href="data:,">'
-        f"<title>edgeconv benchmark</title><style>{_style()}</style></head>"
+        f"<title>edgeconv benchmark</title><style>{style.of_page()}</style></head>"
         f"<body>{body}<script>{script}</script></body></html>\n"
     )
 
 
-def write_charts(contents: Contents) -> dict[str, str]:
-    """SVG files by name, each with its own colours for light and dark."""
-    style = element("style", f"{_themes()}{palette.rules()}{_chart_style()}")
-    found = {}
-    for section in _sections(contents):
-        for figure in section.figures:
-            drawn = figure.draw(WIDE)
-            found[f"{figure.name}.svg"] = drawn.replace(">", f">{style}", 1) + "\n"
-    return found
+def draw_charts(contents: Contents) -> list[Chart]:
+    """The page's charts as SVG files, each with its own colours for light and dark.
+
+    Raises:
+        EdgeconvError: nothing in the files can be shown.
+    """
+    return files.charts(_sections(contents))
 
 
 def _sections(contents: Contents) -> list[Section]:
@@ -70,6 +69,7 @@ def _all(found: Sequence[Measured], contents: Contents) -> Iterator[Section]:
     yield from details.roofline(found, contents)
     yield from sections.scaling(found)
     yield from details.papers(contents)
+    yield from studies.studies(contents)
     yield from details.cold_starts(contents)
 
 
@@ -78,7 +78,7 @@ def _summary(found: Sequence[Measured]) -> Section | None:
     if not ratios:
         return None
     noisy = sum(bool(m.case.get("noise", {}).get("noisy")) for m in found)
-    engines = parts.known(n for m in found for n in times(m.engines) if n != OWN)
+    engines = parts.known(n for m in found for n in times(m.engines) if n not in OURS)
     items = [
         (f"{geometric_mean(ratios):.2f}×", "fastest other engine / edgeconv, geometric mean"),
         (
@@ -99,7 +99,14 @@ def _summary(found: Sequence[Measured]) -> Section | None:
 
 def _heading(contents: Contents) -> str:
     sessions = [s for content in contents.values() for s in content["sessions"]]
-    machines = dict.fromkeys(f"{s['cpu']} ({s['llvm_cpu']})" for s in sessions)
+    boards = [b for content in contents.values() for b in tabulate.boards(content)]
+    here = [
+        f"{s['cpu']} ({s['llvm_cpu']})"
+        for content in contents.values()
+        if not tabulate.boards(content)
+        for s in content["sessions"]
+    ]
+    machines = dict.fromkeys([*boards, *here])
     dates = sorted({s["date"][:10] for s in sessions})
     commits = dict.fromkeys(str(s["commit"]) for s in sessions if s["commit"])
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}" if dates else ""
@@ -109,34 +116,3 @@ def _heading(contents: Contents) -> str:
         '<button id="theme" type="button" aria-label="Switch between light and dark">◐</button>'
     )
     return f"<h1>edgeconv benchmark</h1>{toggle}<p>{line}</p>"
-
-
-def _style() -> str:
-    return _themes() + palette.rules() + (_FOLDER / "style.css").read_text(encoding="utf-8")
-
-
-_LIGHT = (
-    "--bg:#fbfbfa;--panel:#fff;--ink:#1c2126;--soft:#5d6770;--faint:#e3e6e8;--up:#1f6fd1;"
-    "--down:#d33c2f;--accent:#d9431e;"
-)
-_DARK = (
-    "--bg:#14171a;--panel:#1c2024;--ink:#e8ebed;--soft:#9aa5ae;--faint:#30363c;--up:#5ca2ff;"
-    "--down:#ff6b5c;--accent:#ff7a52;"
-)
-
-
-def _themes() -> str:
-    light, dark = _LIGHT + palette.variables(0), _DARK + palette.variables(1)
-    return (
-        f":root{{color-scheme:light;{light}}}"
-        f"@media(prefers-color-scheme:dark){{:root:not([data-theme=light]){{color-scheme:dark;{dark}}}}}"
-        f":root[data-theme=dark]{{color-scheme:dark;{dark}}}"
-    )
-
-
-def _chart_style() -> str:
-    """The part of the style sheet that charts need."""
-    text = (_FOLDER / "style.css").read_text(encoding="utf-8")
-    found = re.search(r"/\* charts \*/(.*?)/\* end of charts \*/", text, re.DOTALL)
-    assert found is not None
-    return found[1]

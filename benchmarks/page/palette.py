@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 ENGINES: Mapping[str, tuple[str, str, str]] = {  # (on light, on dark, shape)
     "edgeconv": ("#d9431e", "#ff7a52", "circle"),
+    "edgeconv_tuned": ("#8f2a0e", "#ffb59b", "diamond"),
     "onnxruntime": ("#2563c4", "#6ea8ff", "square"),
     "openvino": ("#7a4fc0", "#b79bf2", "diamond"),
     "tflite": ("#b97b00", "#f0b840", "up"),

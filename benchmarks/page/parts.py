@@ -24,6 +24,7 @@ class Figure:
         draw: the SVG for a width.
         engines: those of its legend; pressing one hides it.
         kinds: other legend entries, by CSS class.
+        unnamed: the drawing itself does not say whose a mark is.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Figure:
     draw: Callable[[int], str]
     engines: Sequence[str] = ()
     kinds: Sequence[str] = ()
+    unnamed: bool = False
 
     def html(self) -> str:
         """Both widths, of which style sheets show one, and the legend."""
@@ -93,7 +95,7 @@ def _cell(cell: Cell) -> str:
     return element("td", escape(shown), class_="n", data_v="" if value is None else repr(value))
 
 
-_NUMBER = re.compile(r"[-–]?[\d.,]*( to [\d.]+)?")
+_NUMBER = re.compile(r"[-–]?[\d.,]*%?( to [\d.]+)?")
 
 
 def folded(title: str, body: str) -> str:

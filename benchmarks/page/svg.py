@@ -70,15 +70,17 @@ _CORNERS: dict[str, tuple[tuple[float, float], ...]] = {
 }
 
 
-def picture(content: str, width: float, height: float, label: str, kind: str = "") -> str:
-    """The whole drawing, scaled to the space it gets."""
+def picture(content: str, width: float, height: float, label: str, *, sized: bool = False) -> str:
+    """The whole drawing, scaled to the space it gets; `sized`: of its own size."""
     return element(
         "svg",
         content,
         viewBox=f"0 0 {width:g} {height:g}",
         role="img",
         aria_label=label,
-        class_=f"chart {kind}".strip(),
+        class_="chart",
+        width=f"{width:g}" if sized else None,
+        height=f"{height:g}" if sized else None,
         xmlns="http://www.w3.org/2000/svg",
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from edgeconv.benchmarks.peers import (
     edgeconv,
+    edgeconv_tuned,
     executorch,
     mnn,
     ncnn,
@@ -22,6 +23,7 @@ PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
         edgeconv.PEER,
+        edgeconv_tuned.PEER,
         onnxruntime.PEER,
         openvino.PEER,
         tflite.PEER,
@@ -36,7 +38,8 @@ PEERS: dict[str, Peer] = {
         tvm.TUNED,
     )
 }
-OWN, REFERENCE = "edgeconv", "onnxruntime"
+OWN, TUNED, REFERENCE = "edgeconv", "edgeconv_tuned", "onnxruntime"
+OURS = (OWN, TUNED)  # neither is an "other engine"
 
 
 def find(names: list[str] | None = None) -> tuple[list[Peer], list[Peer]]:
@@ -50,4 +53,15 @@ def find(names: list[str] | None = None) -> tuple[list[Peer], list[Peer]]:
     return [p for p in wanted if p.available], [p for p in wanted if not p.available]
 
 
-__all__ = ["OWN", "PEERS", "REFERENCE", "Arrays", "Bound", "Peer", "Unsupported", "find"]
+__all__ = [
+    "OURS",
+    "OWN",
+    "PEERS",
+    "REFERENCE",
+    "TUNED",
+    "Arrays",
+    "Bound",
+    "Peer",
+    "Unsupported",
+    "find",
+]

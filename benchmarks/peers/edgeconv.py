@@ -14,8 +14,12 @@ PROFILE_RUNS = 20
 
 
 def prepare(path: Path, inputs: Arrays, threads: int, target: str = "host") -> Bound:
-    """Compiled for a target that runs here, with the records that ship for it."""
-    model = edgeconv.compile(path, target, threads=threads)
+    """Compiled for a target that runs here, with default knobs."""
+    return bound(edgeconv.compile(path, target, threads=threads, records=False), inputs)
+
+
+def bound(model: edgeconv.Model, inputs: Arrays) -> Bound:
+    """A compiled network that keeps its inputs."""
     call = model.bind(inputs)
 
     def profile() -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,7 @@ Charts = Annotated[
     typer.Option(
         "--charts",
         metavar="FOLDER",
-        help="Also write every chart as an SVG file.",
+        help="Also write every chart as an SVG file; Markdown shows them.",
         show_default=False,
     ),
 ]
@@ -46,29 +47,36 @@ def command(
     \b
     Example:
       edgeconv report benchmarks/results/*.json -o report.html
-      edgeconv report benchmarks/results/*.json -o docs/performance.md
+      edgeconv report benchmarks/results/*.json -o docs/performance.md --charts docs/charts
     """
     if output.suffix not in (".html", ".md"):
         raise typer.BadParameter(f"'{output}' ends in neither .html nor .md", param_hint="'-o'")
     out.check_output(output, results)
     if charts is not None:
-        out.check_output(charts / "chart.svg")
+        out.check_output(charts / "chart.svg" if charts.is_dir() else charts)
     with out.progress("loading"):
         from edgeconv.benchmarks import page, report
         from edgeconv.benchmarks.records import read
 
         contents = report.named({path: read(path) for path in results})
+        drawn = [] if charts is None else page.draw_charts(contents)
         if output.suffix == ".md":
-            text = report.markdown(contents)
+            folder = "" if charts is None else _from_folder_of(output, charts)
+            text = report.markdown(contents, drawn, folder)
         else:
             text = page.write_page(contents)
         with out.replacing(output) as file:
             file.write(text.encode())
-        drawn = {} if charts is None else page.write_charts(contents)
-        for name, drawing in drawn.items():
-            assert charts is not None
-            with out.replacing(charts / name) as file:
-                file.write(drawing.encode())
+        if charts is not None:
+            charts.mkdir(exist_ok=True)
+            for chart in drawn:
+                with out.replacing(charts / chart.file) as file:
+                    file.write(chart.drawing.encode())
     out.line(f"written  {output} ({out.size(output.stat().st_size)})")
     if charts is not None:
         out.line(f"written  {charts} ({out.plural(len(drawn), 'chart')})")
+
+
+def _from_folder_of(page: Path, folder: Path) -> str:
+    """The folder as a link in the page names it."""
+    return Path(os.path.relpath(folder.resolve(), page.resolve().parent)).as_posix()

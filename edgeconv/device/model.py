@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -230,11 +230,20 @@ def peak_gflops(session: Session, device: Device) -> float:
         BuildError: no linker for the board.
         DeviceError: a fault of the board.
     """
+    return probe.flops(device) / min(peak_timer(session, device)()) / 1e9
+
+
+def peak_timer(session: Session, device: Device) -> Callable[[], tuple[float, ...]]:
+    """Times the fixed loop of `targets.probe` on the board, ten times a call, in seconds.
+
+    Raises:
+        BuildError: no linker for the board.
+        DeviceError: a fault of the board.
+    """
     linker = find_linker(device)
     if linker is None:
         raise DeviceError(f"can't measure the board's peak: {no_linker(device)}")
     code = link(object_code(probe.build(device)), linker, device.arch)
     module = session.load(session.upload(code, "probe.so"), device)
     buffer = session.tensor(probe.buffer_values(device))
-    best = min(session.time(module, "probe", [buffer], repeat=10))
-    return probe.flops(device) / best / 1e9
+    return lambda: session.time(module, "probe", [buffer], repeat=10)

@@ -105,6 +105,8 @@ class Worker:
         """Add bytes to a file, at its end `at`; 0 begins it anew. Its size so far."""
         path, at = Path(self.path(request["name"])), int(request["at"])
         self.verified.pop(path.name, None)
+        if at == 0:
+            path.unlink(missing_ok=True)  # a library loaded from it keeps its own pages
         with path.open("wb" if at == 0 else "ab") as file:
             if file.tell() != at:
                 raise ValueError(f"{path.name} has {file.tell()} bytes, not {at}")

@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from edgeconv.benchmarks import page
-from edgeconv.benchmarks.page import charts, palette, svg
+from edgeconv.benchmarks import page, report
+from edgeconv.benchmarks.page import charts, files, palette, parts, svg
 from edgeconv.benchmarks.peers import PEERS
 from edgeconv.errors import EdgeconvError
 from tests.benchmarks.results import content, group_sweep, layer, networks
@@ -41,6 +41,11 @@ def contents() -> dict[str, Any]:
         "layers.json": content("layers", layers),
         "scaling.json": content("scaling", axis),
     }
+
+
+def charts_by_file() -> dict[str, str]:
+    """The charts of `contents` as SVG."""
+    return {chart.file: chart.drawing for chart in page.draw_charts(contents())}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +84,7 @@ def test_the_summary_counts(made: str) -> None:
 
 
 def test_lines_have_a_mark_for_each_group_count() -> None:
-    drawn = page.write_charts(contents())
+    drawn = charts_by_file()
     name = "groups-16x8x8-16-k3x3-s1x1-p1-1-1-1-d1x1.svg"
     root = ElementTree.fromstring(drawn[name])
     spaces = {"s": "http://www.w3.org/2000/svg"}
@@ -93,12 +98,68 @@ def test_lines_have_a_mark_for_each_group_count() -> None:
 
 
 def test_all_charts_are_xml_with_colours_of_their_own() -> None:
-    drawn = page.write_charts(contents())
+    drawn = charts_by_file()
     assert {"speed-up.svg", "networks-1.svg", "roofline.svg", "scaling-size.svg"} <= drawn.keys()
     for text in drawn.values():
-        ElementTree.fromstring(text)
+        root = ElementTree.fromstring(text)
+        size = [float(root.attrib[k]) for k in ("width", "height")]
+        assert root.attrib["viewBox"] == f"0 0 {size[0]:g} {size[1]:g}"
+        panel = root.find("{http://www.w3.org/2000/svg}rect")
+        assert panel is not None
+        assert [float(panel.attrib[k]) for k in ("width", "height")] == size
         assert "--e-edgeconv:#d9431e" in text
         assert "prefers-color-scheme:dark" in text
+
+
+def texts(drawing: str) -> list[str]:
+    """What a reader sees as text."""
+    root = ElementTree.fromstring(drawing)
+    return [t.text or "" for t in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_charts_have_the_names_and_values_of_the_results() -> None:
+    drawn = charts_by_file()
+    bars = texts(drawn["networks-1.svg"])
+    assert bars[bars.index("net") :] == ["net", "edgeconv", "2 ms", "ONNX Runtime", "3 ms · 1.50"]
+    cells = texts(drawn["speed-up.svg"])
+    assert [c for c in cells if "." in c] == ["2.00", "0.50", "4.00"] * 2
+    strips = texts(drawn["layers-strips.svg"])
+    assert {"grouped, alone (1)", "depthwise, alone (1)", "fastest other / edgeconv"} <= {*strips}
+    lines = texts(drawn["scaling-size.svg"])
+    assert lines[-2:] == ["edgeconv", "ONNX Runtime"]
+
+
+def test_charts_whose_marks_have_no_names_have_a_legend() -> None:
+    drawn = charts_by_file()
+    assert texts(drawn["roofline.svg"])[-2:] == ["edgeconv", "ONNX Runtime"]
+    assert texts(drawn["profile-net-1-thread.svg"])[-3:] == ["dense", "depthwise", "other"]
+    engines = list(PEERS)
+    figure = parts.Figure("f", "", lambda w: svg.picture("", w, 100, "l"), engines, (), True)
+    made = ElementTree.fromstring(files.standalone(figure))
+    places = [
+        [float(t.attrib[k]) for k in ("x", "y")]
+        for t in made.iter("{http://www.w3.org/2000/svg}text")
+    ]
+    assert len(places) == len(engines)
+    rows = sorted({y for _, y in places})
+    assert 1 < len(rows) < 4
+    assert float(made.attrib["height"]) - 16 < rows[-1] + 12 < float(made.attrib["height"])
+    assert all(x < svg.WIDE for x, _ in places)
+
+
+def test_markdown_shows_the_charts_in_their_sections() -> None:
+    drawn = page.draw_charts(contents())
+    text = report.markdown(contents(), drawn, "some charts")
+    assert re.findall(r"!\[[^]]*\]\(some%20charts/([^)]*)\)", text) == [
+        *(c.file for c in drawn if c.section in ("groups", "speed-up")),
+        *("networks-1.svg", "profile-net-1-thread.svg"),
+        *("layers-strips.svg", "scaling-size.svg", "roofline.svg"),
+    ]
+    found = dict(re.findall(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
+    assert "(some%20charts/networks-1.svg)" in found["Networks"]
+    assert found["Networks"].index("networks-1.svg") < found["Networks"].index("| net |")
+    assert "(some%20charts/roofline.svg)" in found["Roofline"]
+    assert "![" not in report.markdown(contents())
 
 
 def test_every_engine_has_a_colour() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -209,18 +210,22 @@ def test_compare(cli: Cli, jobs: list[dict[str, Any]], tmp_path: Path) -> None:
 
 def test_report(cli: Cli, jobs: list[dict[str, Any]], tmp_path: Path) -> None:
     kept, charts = tmp_path / "r.json", tmp_path / "charts"
-    charts.mkdir()
     groups = ["bench", "groups", "--channels", "6", "--size", "5", "--groups", "1,dw"]
     assert cli(*groups, "--engines", "onnxruntime", "--json", kept).status == 0
     done = cli("report", kept, "-o", tmp_path / "report.html", "--charts", charts)
     assert done.status == 0, done.err
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert len(list(charts.glob("*.svg"))) == 2  # lines, roofline
-    done = cli("report", kept, "-o", tmp_path / "page.md")
+    done = cli("report", kept, "-o", tmp_path / "page.md", "--charts", charts)
     assert done.status == 0, done.err
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "## Latency by group count" in text
     assert "| 6x5x5->6 k3x3 s1x1 p1,1,1,1 d1x1 g6 | 1 | 2 | 2.00 | 2.00 to 2.00 |" in text
+    linked = re.findall(r"!\[[^]]*\]\((.*?)\)", text)
+    assert sorted(tmp_path / link for link in linked) == sorted(charts.iterdir())
+    nowhere = cli("report", kept, "-o", tmp_path / "page.md", "--charts", tmp_path / "a" / "b")
+    assert nowhere.status == 1
+    assert "does not exist" in nowhere.err
     assert cli("report", kept, "-o", tmp_path / "page.txt").status == 2
     assert cli("report", tmp_path / "none.json").status == 1
 

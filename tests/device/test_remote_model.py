@@ -90,6 +90,8 @@ def test_benchmark_and_profile(address: str, artifact: Path) -> None:
                 remote.benchmark(**wrong)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="repeat must be"):
             remote.profile(repeat=0)
+        again = remote.profile(repeat=5)  # the probe of the peak is uploaded once more
+        assert [row.name for row in again.rows] == [row.name for row in profile.rows]
 
 
 def test_long_measurements_are_divided(

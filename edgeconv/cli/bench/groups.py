@@ -9,6 +9,7 @@ import typer
 from edgeconv.cli import output as out
 from edgeconv.cli.bench import session
 from edgeconv.cli.bench.options import (
+    BenchDevice,
     BenchTarget,
     CsvFile,
     Engines,
@@ -27,6 +28,7 @@ from edgeconv.cli.bench.options import (
 )
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
+from edgeconv.cli.options import Timeout
 
 MOST = 1 << 16
 
@@ -63,6 +65,8 @@ def command(
     chain: Mode = False,
     engines: Engines = None,
     target: BenchTarget = "host",
+    device: BenchDevice = None,
+    timeout: Timeout = 30.0,
     rounds: Rounds = 50,
     seconds: Seconds = None,
     json_file: JsonFile = None,
@@ -97,6 +101,8 @@ def command(
             strict=strict,
             limit=limit,
             lock=lock,
+            device=device,
+            timeout=timeout,
         )
     if skipped:
         out.message("note", f"skipped, not divisible: {', '.join(skipped)}")

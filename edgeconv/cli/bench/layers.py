@@ -9,6 +9,7 @@ import typer
 from edgeconv.cli import output as out
 from edgeconv.cli.bench import session
 from edgeconv.cli.bench.options import (
+    BenchDevice,
     BenchTarget,
     CsvFile,
     Engines,
@@ -26,6 +27,7 @@ from edgeconv.cli.bench.options import (
 )
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
+from edgeconv.cli.options import Timeout
 
 Shapes = Annotated[
     list[str] | None,
@@ -50,6 +52,8 @@ def command(
     chain: Mode = False,
     engines: Engines = None,
     target: BenchTarget = "host",
+    device: BenchDevice = None,
+    timeout: Timeout = 30.0,
     rounds: Rounds = 50,
     seconds: Seconds = None,
     json_file: JsonFile = None,
@@ -95,5 +99,7 @@ def command(
             strict=strict,
             limit=limit,
             lock=lock,
+            device=device,
+            timeout=timeout,
         )
     session.measure("layers", found, how, json_file, csv_file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgeconv.cli import output as out
 from edgeconv.cli.bench import session
 from edgeconv.cli.bench.options import (
+    BenchDevice,
     BenchTarget,
     CsvFile,
     Engines,
@@ -21,7 +22,7 @@ from edgeconv.cli.bench.options import (
 )
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
-from edgeconv.cli.options import InputShapes, ModelFile, parse_shapes
+from edgeconv.cli.options import InputShapes, ModelFile, Timeout, parse_shapes
 from edgeconv.cli.sources import require_onnx
 
 
@@ -32,6 +33,8 @@ def command(
     input_shape: InputShapes = None,
     engines: Engines = None,
     target: BenchTarget = "host",
+    device: BenchDevice = None,
+    timeout: Timeout = 30.0,
     rounds: Rounds = 50,
     seconds: Seconds = None,
     json_file: JsonFile = None,
@@ -64,6 +67,8 @@ def command(
             strict=strict,
             limit=limit,
             lock=lock,
+            device=device,
+            timeout=timeout,
             profile=True,
         )
     content, keys = session.measure(nets.PROGRAMME, found, how, json_file, csv_file)

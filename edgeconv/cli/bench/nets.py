@@ -9,6 +9,7 @@ import typer
 from edgeconv.cli import output as out
 from edgeconv.cli.bench import session
 from edgeconv.cli.bench.options import (
+    BenchDevice,
     BenchTarget,
     CsvFile,
     Engines,
@@ -25,6 +26,7 @@ from edgeconv.cli.bench.options import (
 )
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
+from edgeconv.cli.options import Timeout
 
 Networks = Annotated[
     list[str] | None,
@@ -45,6 +47,8 @@ def command(
     threads: ThreadList = "1",
     engines: Engines = None,
     target: BenchTarget = "host",
+    device: BenchDevice = None,
+    timeout: Timeout = 30.0,
     rounds: Rounds = 50,
     seconds: Seconds = None,
     json_file: JsonFile = None,
@@ -81,6 +85,8 @@ def command(
             strict=strict,
             limit=limit,
             lock=lock,
+            device=device,
+            timeout=timeout,
             profile=layers,
         )
     session.measure(nets.PROGRAMME, found, how, json_file, csv_file)

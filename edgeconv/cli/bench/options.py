@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeconv.cli import output as out
+from edgeconv.cli.options import DEVICE_FORMS
 from edgeconv.errors import EdgeconvError
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ Engines = Annotated[
     typer.Option(
         "--engines",
         metavar="A,B",
-        help="Engines beside edgeconv and ONNX Runtime. Default: all that are installed.",
+        help="Engines beside edgeconv and ONNX Runtime. Default: all that are installed, but for "
+        "edgeconv_tuned and tvm_tuned, which take minutes.",
         show_default=False,
     ),
 ]
@@ -33,7 +35,18 @@ BenchTarget = Annotated[
         "--target",
         "-t",
         metavar="NAME|FILE",
-        help="What edgeconv compiles for; it must run here.",
+        help="What edgeconv compiles for; it must run here, or on the --device, for which the "
+        "default is what fits it best.",
+    ),
+]
+BenchDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        "-d",
+        metavar="NAME|ADDRESS",
+        help=f"Measure edgeconv, alone, on this board: {DEVICE_FORMS}.",
+        show_default=False,
     ),
 ]
 Rounds = Annotated[
@@ -143,19 +156,33 @@ def method(
     limit: float,
     lock: Path | None,
     profile: bool = False,
+    device: str | None = None,
+    timeout: float = 30.0,
 ) -> Method:
     """How to measure; says which engines are absent, and how to add them.
 
     Raises:
-        EdgeconvError: an engine, a thread count or the target does not fit.
+        EdgeconvError: an engine, a thread count, the target or the board does not fit.
     """
     from edgeconv.benchmarks import running
     from edgeconv.benchmarks.rounds import Pace
 
-    running.check_threads(threads)
-    running.check_target(target)
     if lock is not None and not lock.parent.is_dir():
         raise EdgeconvError(f"can't lock {lock}: the folder {lock.parent} does not exist")
+    if device is not None:
+        if engines is not None:
+            raise typer.BadParameter(
+                "over RPC only edgeconv is measured; run the command on the board for others",
+                param_hint="'--engines'",
+            )
+        from edgeconv.benchmarks import on_device
+        from edgeconv.benchmarks.peers import OWN
+
+        board = on_device.look(device, target, threads, timeout)
+        pace, target = Pace(rounds, seconds), board.target.name
+        return running.Method([OWN], pace, target, profile, strict, limit, lock, board)
+    running.check_threads(threads)
+    running.check_target(target)
     names, absent = running.engines(None if engines is None else words(engines))
     for peer in absent:
         out.message("note", f"{peer.title} is absent; {peer.install}")

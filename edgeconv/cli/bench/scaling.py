@@ -10,6 +10,7 @@ from edgeconv.cli import output as out
 from edgeconv.cli.bench import session
 from edgeconv.cli.bench.groups import Batch, Dilation, Kernel, Stride
 from edgeconv.cli.bench.options import (
+    BenchDevice,
     BenchTarget,
     CsvFile,
     Engines,
@@ -25,13 +26,15 @@ from edgeconv.cli.bench.options import (
 )
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
+from edgeconv.cli.options import Timeout
 
 Threads = Annotated[
     str | None,
     typer.Option(
         "--threads",
         metavar="N,N",
-        help="Thread counts; the first is that of the other axes. Default: 1 and all cores.",
+        help="Thread counts; the first is that of the other axes. Default: 1 and all "
+        "cores, on a --device 1.",
         show_default=False,
     ),
 ]
@@ -60,6 +63,8 @@ def command(
     batch: Batch = 1,
     engines: Engines = None,
     target: BenchTarget = "host",
+    device: BenchDevice = None,
+    timeout: Timeout = 30.0,
     rounds: Rounds = 50,
     seconds: Seconds = None,
     json_file: JsonFile = None,
@@ -84,7 +89,7 @@ def command(
         from edgeconv.targets import host
 
         cores = host().cores
-        counts = [1, *([cores] if cores > 1 else [])]
+        counts = [1, *([cores] if cores > 1 and device is None else [])]
         if threads is not None:
             counts = numbers(threads, "--threads")
         base = cases.Square(base_channels, base_size, kernel, stride, dilation, batch, groups)
@@ -98,5 +103,7 @@ def command(
             strict=strict,
             limit=limit,
             lock=lock,
+            device=device,
+            timeout=timeout,
         )
     session.measure("scaling", found, how, json_file, csv_file)
