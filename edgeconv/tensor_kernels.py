@@ -9,7 +9,7 @@ from tvm import tirx
 from edgeconv.graph.channel_gathers import channel_order
 from edgeconv.graph.ir import Node
 from edgeconv.layout import Layout
-from edgeconv.schedules import channel_moves, fold, pooling, relayout, tensor_expr
+from edgeconv.schedules import channel_moves, fold, pixel_skips, pooling, relayout, tensor_expr
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask
 from edgeconv.targets import Device
 
@@ -26,6 +26,8 @@ def choose(node: Node, task: TensorTask, blocked: bool, device: Device) -> tuple
     if channels is not None:
         reason = "lanes permuted in registers"
         return "channel_moves", reason, lambda: _channel_moves(task, channels, device)
+    if _skips_columns(task, device):
+        return "pixel_skips", "columns permuted in registers", lambda: _pixel_skips(task, device)
     if _is_pool(task, device):
         return "pooling", "columns shared by neighbouring outputs", lambda: _pool(task, device)
     reason = "scheduled by rule; " + ("channel blocks" if blocked else "row-major or views")
@@ -64,6 +66,23 @@ def _is_lanewise_fold(task: TensorTask) -> bool:
 def _fold(task: TensorTask, device: Device) -> tirx.PrimFunc:
     source = task.inputs[0]
     return fold.build(source.shape, dict(task.attrs), len(task.inputs) > 1, source.layout, device)
+
+
+def _skips_columns(task: TensorTask, device: Device) -> bool:
+    """Whether a slice of row-major maps takes every second column."""
+    tensors = (*task.inputs, *task.outputs)
+    if task.op != "slice" or any(t.layout.block or t.dtype != "float32" for t in tensors):
+        return False
+    if any(any(t.layout.halo) for t in tensors):
+        return False
+    attrs = dict(task.attrs)
+    return pixel_skips.lanes_for(attrs["begin"], attrs["size"], attrs["step"], device) > 0
+
+
+def _pixel_skips(task: TensorTask, device: Device) -> tirx.PrimFunc:
+    x, attrs = task.inputs[0], dict(task.attrs)
+    slices = (attrs["begin"], attrs["size"], attrs["step"])
+    return pixel_skips.build(x.shape, *slices, device, aligned=x.aligned)
 
 
 def _is_pool(task: TensorTask, device: Device) -> bool:

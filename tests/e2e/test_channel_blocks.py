@@ -168,3 +168,16 @@ def test_channels_last(channels: int, shared: bool) -> None:
     check(model, "host")
     if channels >= 16:  # fewer are computed along rows
         assert "transpose" not in [layer.op for layer in edgeconv.explain(model)]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("width", [9, 10, 31, 32, 33, 40])
+@pytest.mark.parametrize("begin", [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_every_second_column(begin: tuple[int, int], width: int, target: str) -> None:
+    """Space to depth, as YOLOv5's Focus exports it; the last column may be the buffer's last."""
+    maker = ModelMaker()
+    x = maker.input("x", 1, 3, 5, width)
+    ends = [2**31 - 1] * 2
+    numbers = [maker.constant(np.array(v, np.int64)) for v in (begin, ends, [2, 3], [2, 2])]
+    y = maker.node("Slice", x, *numbers)
+    check(maker.model(maker.node("Relu", y), y), target, "pixel_skips")
