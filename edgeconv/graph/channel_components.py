@@ -8,7 +8,7 @@ else touches a component, its channels may be permuted, or some left out, in one
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -108,6 +108,45 @@ def _enter(node: Node, found: dict[Value, Component], linked: Linked) -> None:
             output.makers.append(node)
     elif output is not None:
         output.inner.append(node)
+
+
+def component_above(graph: Graph, value: Value, free: Collection[Node]) -> Component | None:
+    """The component that ends in `value`: up to the dense convolutions that make it.
+
+    None if anything else makes, or sees, its channels; what `free` nodes see does not matter.
+    """
+    producers, consumers = graph.producers(), graph.consumers()
+    values: dict[Value, None] = {}
+    touched: set[Node] = set()
+    pending = [value]
+    while pending:
+        found = pending.pop()
+        node = producers.get(found)
+        if found in values:
+            continue
+        if node is None or found in graph.outputs or found.shape[1:2] != value.shape[1:2]:
+            return None
+        values[found] = None
+        touched.update((node, *(r for r in consumers.get(found, []) if r not in free)))
+        if is_dense(node):
+            pending += node.inputs[-1:] if node.attrs.get("has_residual") else []
+        elif keeps_channels(node):
+            pending += [v for v in node.inputs if not v.is_constant]
+        else:
+            return None
+    component = Component(list(values))
+    for node in (n for n in graph.nodes if n in touched):
+        if is_dense(node):
+            component.makers += [node] * (node.output in values)
+            component.readers += [node] * (node.inputs[0] in values)
+            residual = node.inputs[-1] if node.attrs.get("has_residual") else None
+            if residual in values and node.output not in values:
+                return None
+        elif keeps_channels(node) and node.output in values:
+            component.inner.append(node)
+        else:
+            return None
+    return component
 
 
 def is_dense(node: Node) -> bool:
