@@ -8,7 +8,7 @@ else touches a component, its channels may be permuted, or some left out, in one
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -161,6 +161,11 @@ def is_depthwise(node: Node) -> bool:
     return bool(node.attrs["groups"] == node.inputs[1].shape[0] == node.inputs[0].shape[1] > 1)
 
 
+def is_grouped(node: Node) -> bool:
+    """A convolution of more than one group, depthwise ones too, with constant weights."""
+    return _is_convolution(node) and node.attrs["groups"] > 1
+
+
 def _is_convolution(node: Node) -> bool:
     a = node.attrs
     if node.op != "conv2d" or node.output.dtype != "float32":
@@ -204,10 +209,3 @@ def _has_channels(value: Value, shape: tuple[int, ...]) -> bool:
         return True
     aligned = (1,) * (len(shape) - len(value.shape)) + value.shape
     return len(aligned) == len(shape) and aligned[1] == shape[1] == value.size
-
-
-def dense_readers(component: Component) -> Iterator[tuple[Node, np.ndarray]]:
-    """The component's readers with their weights [K, C, R, S]."""
-    for node in component.readers:
-        assert node.inputs[1].data is not None
-        yield node, node.inputs[1].data
