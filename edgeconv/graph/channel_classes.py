@@ -103,7 +103,7 @@ class ChannelClasses:
         for value, channels in lost.items():
             value.shape = (value.shape[0], int(channels.sum()), *value.shape[2:])
         for node in list(self.graph.nodes):
-            if is_join(node) and len(node.inputs) == 1:
+            if len(node.inputs) == 1 and is_join(node) and node.output in lost:
                 self.graph.replace(node.output, node.inputs[0])
         self.graph.prune()
 

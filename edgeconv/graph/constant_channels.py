@@ -56,14 +56,12 @@ def _convolution(node: Node, known: Constants) -> np.ndarray:
     data = _of(node.inputs[0], known)
     if pads(node):  # a border sees zeros instead
         data = np.where(data == 0, 0, np.nan)
-    total = weight.astype(np.float64).sum(axis=(2, 3))
-    used = np.asarray(weight.any(axis=(2, 3)))
     groups = a["groups"]
-    if groups > 1:  # [K, C/groups]: the inputs of every filter
-        data = np.repeat(data.reshape(groups, -1), len(weight) // groups, axis=0)
-        products = (total * np.nan_to_num(data)).sum(axis=1)
-    else:
-        products = total @ np.nan_to_num(data)
+    used = np.asarray(weight.any(axis=(2, 3)))  # [K, C/groups]
+    data = np.broadcast_to(data, (len(weight), len(data))) if groups == 1 else _grouped(data, node)
+    columns = ~np.isnan(data).all(axis=0)  # where something is known
+    total = weight[:, columns].sum(axis=(2, 3), dtype=np.float64)
+    products = (total * np.nan_to_num(data[:, columns])).sum(axis=1)
     result = np.where((used & np.isnan(data)).any(axis=1), np.nan, products)
     if a.get("has_bias"):
         bias = node.inputs[2].data
@@ -73,6 +71,12 @@ def _convolution(node: Node, known: Constants) -> np.ndarray:
         result = result + _of(node.inputs[-1], known)
     activation = a.get("activation")
     return result if activation is None else activate(activation[0], dict(activation[1]), result)
+
+
+def _grouped(data: np.ndarray, node: Node) -> np.ndarray:
+    """[K, C/groups]: what every filter of a grouped convolution reads, from [C]."""
+    groups = node.attrs["groups"]
+    return np.repeat(data.reshape(groups, -1), node.output.shape[1] // groups, axis=0)
 
 
 def _channelwise(node: Node, known: Constants) -> np.ndarray:

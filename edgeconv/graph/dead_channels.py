@@ -95,12 +95,10 @@ def _whole_vectors(classes: ChannelClasses, lanes: int) -> Iterator[np.ndarray]:
 
 def _fold(graph: Graph, node: Node, weight: np.ndarray, constants: np.ndarray) -> None:
     """Add what channels of these constants contribute to the bias of a convolution."""
-    share = weight.astype(np.float64).sum(axis=(2, 3))
-    used = share.any(axis=0)
-    constants = np.where(used, np.nan_to_num(constants), 0)
+    constants = np.where(weight.any(axis=(0, 2, 3)), np.nan_to_num(constants), 0)
     if not constants.any():
         return
-    bias = share @ constants
+    bias = weight.sum(axis=(2, 3), dtype=np.float64) @ constants
     if node.attrs.get("has_bias"):
         assert node.inputs[2].data is not None
         bias = bias + node.inputs[2].data
