@@ -253,9 +253,13 @@ def test_reported_with_what_is_saved() -> None:
     assert line == f"dead filters removed: 19 channels, {saved:,.1f} M multiply-adds"
 
 
-def random_graph(seed: int) -> Branches:
+class Layers(Units, Branches):
+    """Makes dead filters, and weights under which values don't grow."""
+
+
+def random_graph(seed: int) -> Layers:
     """Layers of all kinds with dead filters, weights of zero and constants."""
-    maker = Branches()
+    maker = Layers()
     maker.rng = rng = np.random.default_rng(seed)
     images = [maker.dead(maker.input(int(rng.integers(1, 3)), 3, 6, 7), 6, [1])]
 
