@@ -169,9 +169,9 @@ def _strips(
     work = conv.batch * product_tile.space(_first(task), tile).channel_tiles
     parts = {1, ceil_div(device.cores, work), ceil_div(2 * device.cores, work)}
     for segments in sorted(parts):
-        if segments > conv.out_height:
-            continue
         rows = ceil_div(conv.out_height, segments)
+        if segments > conv.out_height or rows < out_tile[0]:  # tiles must not leave their strip
+            continue
         strips = {min(rows, out_tile[0] * k) for k in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)} | {rows}
         if task.second.out.block == 1:  # a strip is at least one square to transpose
             strips = {s for s in strips if s * conv.out_width >= tile.lanes}

@@ -8,7 +8,7 @@ else touches a component, its channels may be permuted, or some left out, in one
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -110,6 +110,45 @@ def _enter(node: Node, found: dict[Value, Component], linked: Linked) -> None:
         output.inner.append(node)
 
 
+def component_above(graph: Graph, value: Value, free: Collection[Node]) -> Component | None:
+    """The component that ends in `value`: up to the dense convolutions that make it.
+
+    None if anything else makes, or sees, its channels; what `free` nodes see does not matter.
+    """
+    producers, consumers = graph.producers(), graph.consumers()
+    values: dict[Value, None] = {}
+    touched: set[Node] = set()
+    pending = [value]
+    while pending:
+        found = pending.pop()
+        node = producers.get(found)
+        if found in values:
+            continue
+        if node is None or found in graph.outputs or found.shape[1:2] != value.shape[1:2]:
+            return None
+        values[found] = None
+        touched.update((node, *(r for r in consumers.get(found, []) if r not in free)))
+        if is_dense(node):
+            pending += node.inputs[-1:] if node.attrs.get("has_residual") else []
+        elif keeps_channels(node):
+            pending += [v for v in node.inputs if not v.is_constant]
+        else:
+            return None
+    component = Component(list(values))
+    for node in (n for n in graph.nodes if n in touched):
+        if is_dense(node):
+            component.makers += [node] * (node.output in values)
+            component.readers += [node] * (node.inputs[0] in values)
+            residual = node.inputs[-1] if node.attrs.get("has_residual") else None
+            if residual in values and node.output not in values:
+                return None
+        elif keeps_channels(node) and node.output in values:
+            component.inner.append(node)
+        else:
+            return None
+    return component
+
+
 def is_dense(node: Node) -> bool:
     """A convolution of maps whose filters read all channels, with constant weights."""
     return _is_convolution(node) and node.attrs["groups"] == 1
@@ -120,6 +159,11 @@ def is_depthwise(node: Node) -> bool:
     if not _is_convolution(node):
         return False
     return bool(node.attrs["groups"] == node.inputs[1].shape[0] == node.inputs[0].shape[1] > 1)
+
+
+def is_grouped(node: Node) -> bool:
+    """A convolution of more than one group, depthwise ones too, with constant weights."""
+    return _is_convolution(node) and node.attrs["groups"] > 1
 
 
 def _is_convolution(node: Node) -> bool:
@@ -165,10 +209,3 @@ def _has_channels(value: Value, shape: tuple[int, ...]) -> bool:
         return True
     aligned = (1,) * (len(shape) - len(value.shape)) + value.shape
     return len(aligned) == len(shape) and aligned[1] == shape[1] == value.size
-
-
-def dense_readers(component: Component) -> Iterator[tuple[Node, np.ndarray]]:
-    """The component's readers with their weights [K, C, R, S]."""
-    for node in component.readers:
-        assert node.inputs[1].data is not None
-        yield node, node.inputs[1].data

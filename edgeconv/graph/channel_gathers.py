@@ -2,15 +2,17 @@
 
 Exporters write a sliding-channel convolution as slices of the channels, concatenated (a window that
 runs over the last channel is itself two slices), and a grouped convolution of the result, sometimes
-with its output channels permuted. Here the gathering goes into the weights: a dense convolution
-whose filters are zero for channels outside their window. `cluster_channels` then finds the blocks
-of zeros, and a schedule leaves them out, so nothing is gathered and nothing multiplied in vain.
+with its output channels permuted, at once or behind batch norm and activation. Here the gathering
+goes into the weights: a dense convolution whose filters are zero for channels outside their window.
+`cluster_channels` then finds the blocks of zeros, and a schedule leaves them out, so nothing is
+gathered and nothing multiplied in vain.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from edgeconv.graph.channel_components import component_above
 from edgeconv.graph.fold_shuffle import NARROW, recognise_shuffle
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.operators.convolution import shuffled
@@ -23,7 +25,7 @@ def fold_channel_gathers(graph: Graph) -> int:
     the number of rewrites.
     """
     count = 0
-    while recognise_shuffle(graph):
+    while recognise_shuffle(graph) or _flatten_indices(graph):
         pass
     while _fold_before(graph) or _fold_behind(graph):
         count += 1
@@ -90,6 +92,26 @@ def _concatenated(node: Node, producers: dict[Value, Node], known: dict[Value, F
     if any(x is not source for x, _ in parts):
         return None
     return source, np.concatenate([order for _, order in parts])
+
+
+def _flatten_indices(graph: Graph) -> bool:
+    """A gather of channels by a table [P, U], reshaped to P·U channels, gathers them at once."""
+    producers = graph.producers()
+    for index, node in enumerate(graph.nodes):
+        gather = producers.get(node.inputs[0]) if node.op == "reshape" else None
+        if gather is None or gather.op != "gather" or gather.attrs["axis"] != 1:
+            continue
+        x, places = gather.inputs
+        if places.data is None or places.data.ndim < 2 or len(x.shape) < 2:
+            continue
+        if node.output.shape != (x.shape[0], places.size, *x.shape[2:]):
+            continue
+        flat = graph.constant(places.name, places.data.reshape(-1))
+        names = (*gather.source, *node.source)
+        graph.nodes[index] = Node(node.name, "gather", [x, flat], node.outputs, {"axis": 1}, names)
+        graph.prune()
+        return True
+    return False
 
 
 def _fold_before(graph: Graph) -> bool:
@@ -167,7 +189,9 @@ def _sources(value: Value, source: Value, producers: dict[Value, Node]) -> tuple
 
 
 def _fold_behind(graph: Graph) -> bool:
-    """Let a dense convolution make its output channels in the order in which they are read."""
+    """Let dense convolutions make those output channels that are read, in the order in which they
+    are, also where batch norm, activations, pools or sums of them lie between.
+    """
     producers, consumers = graph.producers(), graph.consumers()
     known: dict[Value, Found] = {}
     for node in graph.nodes:
@@ -175,43 +199,35 @@ def _fold_behind(graph: Graph) -> bool:
         if found is None:
             continue
         source, order = found
-        conv = producers.get(source)
-        if conv is None or conv.op != "conv2d" or not is_plain(conv) or source in graph.outputs:
+        if len(set(order)) < len(order):
             continue
-        if conv.attrs["groups"] > 1 or conv.attrs.get("has_residual"):
+        between = _alone_between(graph, node, source, consumers, producers)
+        above = None if between is None else component_above(graph, source, between)
+        if above is None or (above.readers and len(order) < source.shape[1]):
             continue
-        permutes = len(order) == source.shape[1] and len(set(order)) == len(order)
-        if not permutes or not _is_only_reader(graph, node, source, consumers, producers):
-            continue
-        for position, value in enumerate(conv.inputs[1:], 1):
-            assert value.data is not None
-            conv.inputs[position] = graph.constant(value.name, value.data[order])
-        conv.source = tuple(
-            dict.fromkeys([*conv.source, *_sources(node.output, source, producers)])
-        )
-        _discard(graph, node)
-        conv.outputs = node.outputs
+        above.take(graph, order)
+        maker = producers[source]
+        names = _sources(node.output, source, producers)
+        maker.source = tuple(dict.fromkeys([*maker.source, *names]))
+        graph.nodes = [n for n in graph.nodes if n is not node]
+        graph.replace(source, node.output)
+        maker.outputs = node.outputs
         graph.prune()
         return True
     return False
 
 
-def _discard(graph: Graph, node: Node) -> None:
-    """Take a node out, whose output another one will make."""
-    graph.nodes = [n for n in graph.nodes if n is not node]
-
-
-def _is_only_reader(
+def _alone_between(
     graph: Graph,
     node: Node,
     source: Value,
     consumers: dict[Value, list[Node]],
     producers: dict[Value, Node],
-) -> bool:
-    """Whether all that reads `source` is on the way to `node`."""
+) -> set[Node] | None:
+    """The nodes from `source` to `node`, which is one of them; None if others see their results."""
     inner = {node}
     pending = list(node.inputs)
-    between: set[Value] = {source}
+    between: set[Value] = set()
     while pending:
         value = pending.pop()
         if value is source or value.is_constant or value in between:
@@ -219,7 +235,5 @@ def _is_only_reader(
         between.add(value)
         inner.add(producers[value])
         pending += producers[value].inputs
-    return all(
-        value not in graph.outputs and all(reader in inner for reader in consumers.get(value, []))
-        for value in between
-    )
+    seen = any(v in graph.outputs or not inner.issuperset(consumers[v]) for v in between)
+    return None if seen else inner

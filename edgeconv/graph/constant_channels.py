@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeconv.graph.channel_components import BINARY, is_dense, is_depthwise, keeps_channels
+from edgeconv.graph.channel_components import BINARY, is_dense, is_grouped, keeps_channels
+from edgeconv.graph.channel_gathers import channel_order
 from edgeconv.graph.ir import Graph, Node, Value
 
 Constants = dict[Value, np.ndarray]  # [C], NaN where a channel is not constant
@@ -29,10 +30,14 @@ def constant_channels(graph: Graph) -> Constants:
     """What is known of all values that have channels."""
     known: Constants = {}
     for node in graph.nodes:
-        if is_dense(node) or is_depthwise(node):
+        if is_dense(node) or is_grouped(node):
             known[node.output] = _convolution(node, known)
         elif keeps_channels(node):
             known[node.output] = _channelwise(node, known)
+        elif node.op == "concat" and node.attrs["axis"] == 1:
+            known[node.output] = np.concatenate([_of(v, known) for v in node.inputs])
+        elif node.op == "slice" and (order := channel_order(node)) is not None:
+            known[node.output] = _of(node.inputs[0], known)[order]
     return known
 
 
@@ -51,13 +56,13 @@ def _convolution(node: Node, known: Constants) -> np.ndarray:
     data = _of(node.inputs[0], known)
     if pads(node):  # a border sees zeros instead
         data = np.where(data == 0, 0, np.nan)
-    total = weight.astype(np.float64).sum(axis=(2, 3))
-    used = np.asarray(weight.any(axis=(2, 3)))
-    if is_depthwise(node):
-        result = np.where(used[:, 0], total[:, 0] * data, 0)
-    else:
-        unknown = (used & np.isnan(data)).any(axis=1)
-        result = np.where(unknown, np.nan, total @ np.nan_to_num(data))
+    groups = a["groups"]
+    used = np.asarray(weight.any(axis=(2, 3)))  # [K, C/groups]
+    data = np.broadcast_to(data, (len(weight), len(data))) if groups == 1 else _grouped(data, node)
+    columns = ~np.isnan(data).all(axis=0)  # where something is known
+    total = weight[:, columns].sum(axis=(2, 3), dtype=np.float64)
+    products = (total * np.nan_to_num(data[:, columns])).sum(axis=1)
+    result = np.where((used & np.isnan(data)).any(axis=1), np.nan, products)
     if a.get("has_bias"):
         bias = node.inputs[2].data
         assert bias is not None
@@ -66,6 +71,12 @@ def _convolution(node: Node, known: Constants) -> np.ndarray:
         result = result + _of(node.inputs[-1], known)
     activation = a.get("activation")
     return result if activation is None else activate(activation[0], dict(activation[1]), result)
+
+
+def _grouped(data: np.ndarray, node: Node) -> np.ndarray:
+    """[K, C/groups]: what every filter of a grouped convolution reads, from [C]."""
+    groups = node.attrs["groups"]
+    return np.repeat(data.reshape(groups, -1), node.output.shape[1] // groups, axis=0)
 
 
 def _channelwise(node: Node, known: Constants) -> np.ndarray:

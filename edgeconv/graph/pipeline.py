@@ -48,7 +48,12 @@ PASSES: tuple[tuple[str, Callable[..., int]], ...] = (
 )
 
 # passes that take the vector width too
-FOR_LANES = (read_channels_at_source, phases_to_channels, order_channels)
+FOR_LANES = (
+    read_channels_at_source,
+    remove_dead_channels,
+    phases_to_channels,
+    order_channels,
+)
 FOR_COSTS = (fuse_pairs,)  # passes that take a cost model
 
 

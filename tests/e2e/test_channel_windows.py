@@ -67,22 +67,61 @@ def test_steps_that_are_not_whole() -> None:
     assert kinds(check(maker.model(y), threads=2)) == ["sliding-channel"]
 
 
+def norm(maker: ModelMaker, y: str, channels: int) -> str:
+    """Batch norm that does something."""
+    low, high = (0.5, -0.5, -0.5, 0.5), (1.5, 0.5, 0.5, 1.5)
+    values = [
+        maker.constant(maker.rng.uniform(a, b, channels).astype(np.float32))
+        for a, b in zip(low, high, strict=True)
+    ]
+    return str(maker.node("BatchNormalization", y, *values))
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18, 21])
+@pytest.mark.parametrize("form", ["slice", "split", "gather", "gather32", "table", "classes"])
+def test_every_way_to_write_it(form: str, opset: int) -> None:
+    """Recognised in every form, with batch norm and an activation before the order is restored."""
+    maker = ModelMaker(opset=opset)
+    x = maker.input("x", 1, 24, 5, 7)
+
+    def between(y: str) -> str:
+        return str(maker.node("Relu", norm(maker, y, 48)))
+
+    y = sliding(maker, x, 24, 48, cg=3, overlap=0.5, form=form, between=between)
+    y = maker.conv(y, 48, 48, 3, groups=48)
+    model = maker.model(y)
+    assert edgeconv.inspect(model).findings == ("sliding-channel: 1 convolution recognised",)
+    moves = {"slice", "concat", "gather", "reshape", "transpose", "channel_shuffle"}
+    assert not moves & {layer.op for layer in edgeconv.explain(model, target="x86-avx2")}
+    if opset == 13:
+        check(model)
+
+
+def test_activations_of_some_windows_only() -> None:
+    """Between the gathering and the convolution, an activation is none of its windows' business."""
+    maker = ModelMaker()
+    x = maker.input("x", 1, 24, 5, 7)
+    rows = np.array([[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7]], np.int64)
+    parts = [maker.node("Gather", x, maker.constant(r), axis=1) for r in rows]
+    parts[1] = maker.node("Relu", parts[1])
+    wide = maker.node("Concat", *parts, axis=1)
+    model = maker.model(maker.conv(wide, 12, 24, 1, groups=3))
+    assert not edgeconv.inspect(model).findings
+    check(model)
+
+
 def separable(maker: ModelMaker, x: str, c: int, k: int, stride: int, residual: bool) -> str:
     """Depthwise, then sliding-channel, each with batch norm and ReLU."""
-
-    def norm(y: str, channels: int) -> str:
-        low, high = (0.5, -0.5, -0.5, 0.5), (1.5, 0.5, 0.5, 1.5)
-        values = [
-            maker.constant(maker.rng.uniform(a, b, channels).astype(np.float32))
-            for a, b in zip(low, high, strict=True)
-        ]
-        return str(maker.node("BatchNormalization", y, *values))
-
     pads = [1, 1, 1, 1]
     y = maker.conv(x, c, c, 3, stride=stride, groups=c, pads=pads, bias=False)
-    y = maker.node("Relu", norm(y, c))
-    y = norm(sliding(maker, y, c, k, cg=2, overlap=0.5, form="classes", bias=False), k)
-    return str(maker.node("Relu", maker.node("Add", y, x) if residual else y))
+    y = maker.node("Relu", norm(maker, y, c))
+
+    def between(y: str) -> str:
+        y = norm(maker, y, k)
+        return y if residual else str(maker.node("Relu", y))
+
+    y = sliding(maker, y, c, k, cg=2, overlap=0.5, form="classes", bias=False, between=between)
+    return str(maker.node("Relu", maker.node("Add", y, x))) if residual else y
 
 
 @pytest.mark.parametrize("target", ON)

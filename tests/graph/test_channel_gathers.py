@@ -95,6 +95,99 @@ def test_permutations_behind(behind: str) -> None:
     assert ops(graph) == ["conv2d"]
 
 
+def test_filters_that_nobody_reads_are_left_out() -> None:
+    """As where the last cycle of windows is not complete."""
+    maker = Windows()
+    x = maker.input(1, 12, 4, 5)
+    y = maker.conv(maker.windows(x, [0, 3, 6, 9], 6), 12, 1, groups=4, bias=True)
+    y = maker.channels(maker.shuffle(norm(maker, y), 4), 0, 10)
+    graph = maker.done(y)
+    with Unchanged(graph):
+        assert fold_channel_gathers(graph) == 3
+    assert only(graph, "conv2d").inputs[1].shape == (10, 12, 1, 1)
+
+
+def test_another_convolution_reads_the_new_order() -> None:
+    maker = Windows()
+    y = maker.conv(maker.input(1, 12, 4, 5), 4)
+    graph = maker.done(maker.gather(y, [2, 1, 0, 3]), maker.conv(y, 3))
+    with Unchanged(graph):
+        assert fold_channel_gathers(graph) == 1
+    assert ops(graph) == ["conv2d", "conv2d"]
+
+
+def norm(maker: Windows, y: Value) -> Value:
+    """Batch norm, as the importer makes it."""
+    y = maker.node("multiply", y, maker.constant(y.shape[1], 1, 1))
+    return maker.node("add", y, maker.constant(1, y.shape[1], 1, 1))
+
+
+def _norm(maker: Windows, y: Value) -> Value:
+    return norm(maker, y)
+
+
+def _norm_and_activation(maker: Windows, y: Value) -> Value:
+    return maker.node("clip", norm(maker, y), low=0.0, high=6.0)
+
+
+def _scale_behind_activation(maker: Windows, y: Value) -> Value:
+    return norm(maker, maker.node("hard_swish", y))
+
+
+def _pool_and_depthwise(maker: Windows, y: Value) -> Value:
+    return maker.conv(maker.pool(maker.node("relu", y)), 32, groups=32, bias=True)
+
+
+def _sum_with_a_branch_of_its_own(maker: Windows, y: Value) -> Value:
+    return maker.node("relu", maker.node("add", y, maker.conv(y, 32, 1)))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        _norm,
+        _norm_and_activation,
+        _scale_behind_activation,
+        _pool_and_depthwise,
+        _sum_with_a_branch_of_its_own,
+    ],
+)
+def test_permutations_behind_what_keeps_channels_apart(between: object) -> None:
+    assert callable(between)
+    maker = Windows()
+    x = maker.input(2, 12, 4, 5)
+    y = maker.conv(maker.windows(x, [0, 3, 6, 9], 6), 32, 1, groups=4, bias=True)
+    graph = maker.done(maker.shuffle(between(maker, y), 4))
+    (name,) = (v.name for v in graph.outputs)
+    with Unchanged(graph):
+        assert fold_channel_gathers(graph) == 2
+    assert not {"channel_shuffle", "slice", "concat", "reshape"} & set(ops(graph))
+    assert [v.name for v in graph.outputs] == [name]
+    assert sum("reshape" in n for node in graph.nodes for n in node.source) == 2
+
+
+def test_a_table_of_indices() -> None:
+    maker = Windows()
+    x = maker.input(2, 12, 4, 5)
+    table = maker.graph.constant("i", np.array([[0, 1, 2, 3], [10, 11, 0, 1]], np.int32))
+    wide = maker.node("reshape", maker.node("gather", x, table, axis=1), shape=(2, 8, 4, 5))
+    graph = maker.done(maker.conv(wide, 6, 1, groups=2))
+    with Unchanged(graph):
+        assert fold_channel_gathers(graph) == 1
+    assert ops(graph) == ["conv2d"]
+    assert len(only(graph, "conv2d").source) == 3
+
+
+def test_a_table_of_indices_that_pixels_join() -> None:
+    maker = Windows()
+    x = maker.input(1, 12, 4, 5)
+    table = maker.graph.constant("i", np.array([[0, 1, 2, 3], [10, 11, 0, 1]], np.int64))
+    wide = maker.node("reshape", maker.node("gather", x, table, axis=1), shape=(1, 4, 8, 5))
+    graph = maker.done(maker.conv(wide, 6, 1, groups=2))
+    with Unchanged(graph):
+        assert fold_channel_gathers(graph) == 0
+
+
 def test_any_gathering_of_channels() -> None:
     """Indices that repeat, steps, a part that is the whole tensor, gathers of gathers."""
     maker = Windows()
@@ -225,20 +318,66 @@ def _original_is_output(maker: Windows, y: Value) -> list[Value]:
 
 
 def _selection(maker: Windows, y: Value) -> list[Value]:
-    return [maker.gather(y, [2, 1, 0])]
+    return [maker.gather(y, [2, 1, 0]), maker.conv(y, 3)]
 
 
 def _repetition(maker: Windows, y: Value) -> list[Value]:
     return [maker.gather(y, [2, 1, 0, 0])]
 
 
-def _behind_an_activation(maker: Windows, y: Value) -> list[Value]:
-    return [maker.gather(maker.node("relu", y), [2, 1, 0, 3])]
+def _activation_is_output(maker: Windows, y: Value) -> list[Value]:
+    y = maker.node("relu", y)
+    return [maker.gather(y, [2, 1, 0, 3]), y]
+
+
+def _activated_twice(maker: Windows, y: Value) -> list[Value]:
+    return [maker.gather(maker.node("relu", y), [2, 1, 0, 3]), maker.node("tanh", y)]
+
+
+def _convolution_has_two_readers(maker: Windows, y: Value) -> list[Value]:
+    return [maker.gather(maker.node("relu", y), [2, 1, 0, 3]), maker.conv(y, 6, groups=2)]
+
+
+def _added_to_an_input(maker: Windows, y: Value) -> list[Value]:
+    y = maker.node("add", y, maker.input(*y.shape, name="z"))
+    return [maker.gather(y, [2, 1, 0, 3])]
+
+
+def _behind_channels_mixed(maker: Windows, y: Value) -> list[Value]:
+    y = maker.node("softmax", y, axis=1)
+    return [maker.gather(y, [2, 1, 0, 3])]
+
+
+def _added_to_every_pixel(maker: Windows, y: Value) -> list[Value]:
+    return [maker.gather(maker.node("add", y, maker.constant(1, 4, 4, 5)), [2, 1, 0, 3])]
+
+
+def _part_of_the_order_seen(maker: Windows, y: Value) -> list[Value]:
+    first, last = maker.channels(y, 0, 1), maker.channels(y, 1, 3)
+    return [maker.node("concat", last, first, axis=1), maker.node("relu", first)]
+
+
+def _behind_a_grouped_convolution(maker: Windows, y: Value) -> list[Value]:
+    y = maker.node("relu", maker.conv(y, 4, groups=2))
+    return [maker.gather(y, [2, 1, 0, 3])]
 
 
 @pytest.mark.parametrize(
     "case",
-    [_both_orders, _original_is_output, _selection, _repetition, _behind_an_activation],
+    [
+        _both_orders,
+        _original_is_output,
+        _selection,
+        _repetition,
+        _activation_is_output,
+        _activated_twice,
+        _convolution_has_two_readers,
+        _added_to_an_input,
+        _behind_channels_mixed,
+        _added_to_every_pixel,
+        _part_of_the_order_seen,
+        _behind_a_grouped_convolution,
+    ],
 )
 def test_left_behind(case: object) -> None:
     assert callable(case)

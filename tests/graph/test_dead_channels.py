@@ -174,7 +174,16 @@ def _output(maker: Deadly, y: Value) -> list[Value]:
 
 
 def _concatenated(maker: Deadly, y: Value) -> list[Value]:
-    return [maker.conv(maker.node("concat", y, y, axis=1), 4)]
+    return [maker.conv(maker.node("concat", y, y, axis=2), 4)]
+
+
+def _joined_and_output(maker: Deadly, y: Value) -> list[Value]:
+    joined = maker.node("concat", y, y, axis=1)
+    return [maker.conv(joined, 4), joined]
+
+
+def _shuffled(maker: Deadly, y: Value) -> list[Value]:
+    return [maker.conv(maker.node("channel_shuffle", y, groups=2), 4)]
 
 
 def _added_to_an_input(maker: Deadly, y: Value) -> list[Value]:
@@ -187,7 +196,16 @@ def _not_constant_weights(maker: Deadly, y: Value) -> list[Value]:
 
 @pytest.mark.parametrize(
     "behind",
-    [_grouped, _multiplier, _output, _concatenated, _added_to_an_input, _not_constant_weights],
+    [
+        _grouped,
+        _multiplier,
+        _output,
+        _concatenated,
+        _joined_and_output,
+        _shuffled,
+        _added_to_an_input,
+        _not_constant_weights,
+    ],
 )
 def test_left_alone(behind: object) -> None:
     """Channels somebody else sees, by their number."""

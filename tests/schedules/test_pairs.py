@@ -101,6 +101,19 @@ def test_padding_wider_than_strips() -> None:
     assert len(tried) > 2
 
 
+@pytest.mark.parametrize("kind", [family.name for family in PAIRS])
+@pytest.mark.parametrize("cores", [1, 2, 6])
+def test_tiles_fit_into_strips(kind: str, cores: int) -> None:
+    """However the rows are cut for the cores."""
+    cpu, family = device("host", cores), pair_family(kind)
+    for size, stride in ((6, 3), (7, 1), (9, 2)):
+        task = pair(kind, 3, 20, size, 3, cpu, stride)
+        tile_rows = "out_rows" if kind == "pointwise_depthwise" else "in_rows"
+        found = list(family.candidates(task, cpu))
+        assert found
+        assert all(getattr(knobs, tile_rows) <= knobs.strip for knobs in found)
+
+
 TARGETS = {"x86-avx512": AVX512, "raspberry-pi-4": NEON, "raspberry-pi-5": NEON}
 
 
