@@ -66,7 +66,7 @@ def _gathered(value: Value, producers: dict[Value, Node], known: dict[Value, Fou
 def channel_order(node: Node) -> np.ndarray | None:
     """The channels that a slice, gather or shuffle takes, if it takes nothing but channels."""
     shape = node.inputs[0].shape
-    if len(shape) != len(node.output.shape):
+    if len(shape) < 2 or len(shape) != len(node.output.shape):
         return None
     channels = np.arange(shape[1])
     if node.op == "slice":

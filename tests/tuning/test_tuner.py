@@ -55,7 +55,8 @@ def test_everything_tried_finds_the_best(tmp_path: Path) -> None:
 
 def test_trials_and_patience(tmp_path: Path) -> None:
     made = run(tmp_path / "a", Pretend(), trials=40)
-    assert [s.search.tried for s in made.states] == [40] * 3
+    assert all(s.search.tried == 40 or s.search.is_complete for s in made.states)
+    assert sum(s.search.is_complete for s in made.states) <= 1  # of three
     made = run(tmp_path / "b", Pretend(), early_stop=32)
     for state in made.states:
         tried, gained = state.search.tried, max(1, state.search.last_gain)
@@ -128,8 +129,9 @@ def test_more_trials_go_on_with_what_is_there(tmp_path: Path) -> None:
     run(tmp_path, one, **OPTIONS)
     made = run(tmp_path, two, **{**OPTIONS, "trials": 64, "early_stop": 64})
     assert set((one.measured + two.measured).values()) == {1}
-    assert [s.search.tried for s in made.states] == [64] * 3
-    assert two.finals == 3
+    assert all(s.search.tried == 64 or s.search.is_complete for s in made.states)
+    assert sum(s.search.is_complete for s in made.states) <= 1  # of three
+    assert two.finals == sum(not s.search.is_complete for s in made.states)
 
 
 @pytest.mark.parametrize("damage", ["torn", "garbage", "empty"])
@@ -282,7 +284,10 @@ def test_the_page_holds_no_foreign_markup(tmp_path: Path) -> None:
 def test_history_grows(tmp_path: Path) -> None:
     made = run(tmp_path, Pretend(), **OPTIONS)
     points = summary.history(made)
-    assert [p["trials"] for p in points] == [16 * (i + 1) for i in range(9)]
+    trials = [p["trials"] for p in points]
+    steps = [b - a for a, b in itertools.pairwise([0, *trials])]
+    assert max(steps) == plan.BATCH and min(steps) > 0  # a space that ends has a smaller batch
+    assert trials[-1] == sum(s.search.tried for s in made.states)
     speeds = [p["speedup"] for p in points]
     assert speeds == sorted(speeds)
 
