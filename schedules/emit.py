@@ -88,7 +88,7 @@ def planes(name: str, shape: Sequence[int]) -> Any:
 
 
 @contextmanager
-def loops(**extents: int) -> Iterator[Any]:
+def loops(**extents: Any) -> Iterator[Any]:
     """Nested serial loops, named; yields their variables in order (one: the variable itself)."""
     with T.grid(*extents.values()) as variables:
         found = (
@@ -119,7 +119,7 @@ def when(condition: Any | None) -> Iterator[None]:
         yield
 
 
-def spatial(name: str, extent: int, value: Any) -> Any:
+def spatial(name: str, extent: Any, value: Any) -> Any:
     """A data-parallel block axis."""
     return IRBuilder.name(name, T.axis.spatial(extent, value))
 

@@ -1,7 +1,7 @@
-"""Winograd convolution F(4×4, 3×3) and F(2×2, 3×3): a quarter or 4/9 of the multiplications of a
-3×3 convolution of stride 1, with any groups and dilation.
+"""Winograd convolution F(m×m, r×r) of stride 1, with any groups and dilation.
 
-The products over channels become (m+2)² matrix products, m the side of an output tile; the
+The products over channels of an r×r convolution become (m+r−1)² matrix products, m the side of an
+output tile: at m = 4 a 3×3 convolution takes a quarter of the multiplications, a 5×5 16 %. The
 transforms and their rounding error are in `winograd_transforms`. `numerics="exact"` never uses
 this schedule.
 
@@ -10,9 +10,11 @@ this schedule.
       product: M[e, K, tiles] = U[e, K, C] · V[e, C, tiles], tiles and channel vectors in registers
       output:  activation(Aᵀ M A + bias + residual)
 
-A window is one group, or as many narrow ones as fill a vector; then the weights hold zeros for
-foreign channels. Parts repeat the input transform, and each streams its own weights only. With a
-dilation of d, each of the d·d phases is a convolution of its own: tiles take pixels d apart.
+A window is one group or several neighbours. Where vectors hold channels of several groups, narrow
+ones or such that straddle blocks, a register tile multiplies the input channels of all its groups,
+and the weights hold zeros for foreign ones. Parts repeat the input transform, and each streams its
+own weights only. With a dilation of d, each of the d·d phases is a convolution of its own: tiles
+take pixels d apart.
 
 Layouts: data and out in channel blocks or NHWC. The last tile of a row or column, the last window
 and, in NHWC, the last vector of a window overlap their neighbours; padding lanes are transformed
@@ -23,7 +25,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,13 @@ from edgeconv.schedules.common import (
     Mismatch,
     ceil_div,
     is_partial,
-    minimum,
     run_parallel,
     tile_start,
 )
+from edgeconv.schedules.winograd_space import Knobs, Space
 from edgeconv.schedules.winograd_transforms import (
-    KERNEL,
+    TILES,
+    column_operations,
     transform_input,
     transform_output,
     transform_weights,
@@ -54,6 +56,8 @@ from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 
 LEAST_LANES = 4
+NARROWEST = 4  # groups in a vector
+WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16)  # groups of a window, where they straddle blocks
 BLOCK_TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64)
 LINE = 16  # float32 of a cache line
 PREFETCH = 8192  # bytes ahead; hardware prefetchers stop at pages, and weights are cold
@@ -63,38 +67,17 @@ MAP_BYTES_PER_CYCLE = 5  # of maps that do not stay in L3
 MEMORY_BYTES_PER_CYCLE = 6  # of all cores together
 
 
-@dataclass(frozen=True)
-class Knobs:
-    """Tunable choices.
-
-    Attributes:
-        lanes: float32 lanes of the vectors of output channels.
-        tile: side of an output tile, 2 or 4.
-        groups: groups of a window.
-        parts: parts the output channels of a window are cut into.
-        tiles: output tiles transformed and multiplied together.
-        rows, vectors: tiles and channel vectors of a register tile of the matrix products.
-    """
-
-    lanes: int
-    tile: int
-    groups: int
-    parts: int
-    tiles: int
-    rows: int
-    vectors: int
-
-
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
-    """3×3 of stride 1, groups that fill at least half a vector, maps of at least 2×2."""
+    """3×3, 5×5, 7×7 of stride 1, groups of at least a quarter of a vector, maps from 2×2 on."""
     conv = task.conv
-    if conv.kernel_size != (KERNEL, KERNEL) or conv.stride != (1, 1):
-        return Mismatch("only 3x3 kernels of stride 1")
+    rows, columns = conv.kernel_size
+    if rows != columns or rows not in TILES or conv.stride != (1, 1):
+        return Mismatch("only 3x3, 5x5 and 7x7 kernels of stride 1")
     if conv.input_shuffle != 1:
         return Mismatch("the input channels are shuffled")
     if (partial := is_partial(task)) is not None:
         return partial
-    if conv.groups > 1 and 2 * conv.out_channels_per_group < device.lanes:
+    if conv.groups > 1 and NARROWEST * conv.out_channels_per_group < device.lanes:
         return Mismatch(f"a group has {conv.out_channels_per_group} output channels only")
     if _smallest_phase(task) < 2:
         return Mismatch("the output is smaller than 2x2")
@@ -103,8 +86,6 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
             return Mismatch(f"{channels} channels in {layout} do not lie side by side")
     if task.residual is not None and task.residual.block != task.out.block:
         return Mismatch("the residual lies in other blocks than the output")
-    if not list(_windows(task, device)):
-        return Mismatch(f"groups straddle blocks of {task.out.block} channels")
     return None
 
 
@@ -123,20 +104,21 @@ def _lanes(channels: int, layout: Layout, device: Device) -> int:
     return lanes
 
 
-def _windows(task: ConvTask, device: Device) -> Iterator[int]:
-    """How many groups a window may have: one, or those that fill a vector."""
+def _windows(task: ConvTask, device: Device) -> list[int]:
+    """How many groups a window may have: one, those that fill a vector, more if they straddle."""
     conv = task.conv
     lanes, kpg = _lanes(conv.out_channels, task.out, device), conv.out_channels_per_group
-    for groups in sorted({1, max(1, min(lanes // kpg, conv.groups))}):
-        whole = groups * kpg % lanes == 0 and conv.groups % groups == 0
-        if whole or groups == conv.groups or task.out.block == conv.out_channels:
-            yield groups
+    few = {1, max(1, min(lanes // kpg, conv.groups))}
+    if task.out.block == conv.out_channels or conv.groups == 1:
+        return sorted(few)
+    whole = [n for n in few if n * kpg % lanes == 0 and conv.groups % n == 0]
+    return whole or sorted({min(n, conv.groups) for n in WINDOWS if n * kpg > lanes // 2})
 
 
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
     lanes = _lanes(task.conv.out_channels, task.out, device)
-    for tile in (2, 4):
+    for tile in TILES[task.conv.kernel_size[0]]:
         if _smallest_phase(task) < tile:
             continue
         for groups in _windows(task, device):
@@ -171,18 +153,20 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     sum reads as well are not counted, nor do the other families count them.
     """
     space, ports = Space(task, knobs), device.fma_ports
+    kernel, side = task.conv.kernel_size[0], space.side
     vectors = space.products * space.part * knobs.tiles  # of M
+    depth = space.mean_depth()
     # operations of the transforms on a row or a column, and the loads and stores of V and M
-    column, side = (14, 6) if knobs.tile == 4 else (4, 4)
-    into = 2 * side * column / ports + 1.2 * space.products
-    outof = (side + knobs.tile) * column / ports + space.products + 3 * knobs.tile**2
+    in_column, out_column = column_operations(knobs.tile, kernel)
+    into = 2 * side * in_column / ports + 1.2 * space.products
+    outof = (side + knobs.tile) * out_column / ports + space.products + 3 * knobs.tile**2
     transforms = knobs.tiles * (into * space.in_vectors + outof * space.part)
     fmas = knobs.rows * knobs.vectors
     loads = knobs.rows + knobs.vectors + ceil_div(knobs.vectors * knobs.lanes, LINE)
     step = max(fmas / ports, loads / device.load_ports, FMA_LATENCY)
     register_tiles = space.products * space.channel_tiles * ceil_div(knobs.tiles, knobs.rows)
-    weights = space.unit_weights * 4
-    sums, slice_bytes = space.run_in * step, space.run_in * knobs.vectors * knobs.lanes * 4
+    weights = space.unit_weights * depth / space.depth * 4  # those that are read
+    sums, slice_bytes = depth * step, depth * knobs.vectors * knobs.lanes * 4
     if slice_bytes > device.l1d_kib * 1024 // 2:  # weights of a register tile
         sums = max(sums, slice_bytes / L2_BYTES_PER_CYCLE)
     product = register_tiles * (sums + 10 + 2 * fmas) + weights / L1_FILL_BYTES_PER_CYCLE
@@ -199,7 +183,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         )
     streams = task.conv.batch * space.windows * knobs.parts
     busy = ceil_div(streams * space.blocks, device.cores) * device.cores  # idle cores cost as much
-    extra = weights * (1 - KERNEL**2 / space.products)
+    extra = max(0.0, weights * (1 - kernel**2 / space.products))
     rate = COLD_BYTES_PER_CYCLE if device.l3_kib else MEMORY_BYTES_PER_CYCLE / device.cores
     cold = max(0.0, extra / rate - product / 2)  # half overlaps with the first block's products
     return (busy * (transforms + again) + streams * cold) * 0.9
@@ -212,130 +196,8 @@ def _map_bytes(task: ConvTask) -> int:
     return 4 * sum(shapes)
 
 
-class Space:
-    """How output tiles fall into blocks, and channels into windows, parts and register tiles.
-
-    Methods take ints or TIR expressions alike, so packing and code generation share one definition.
-    """
-
-    def __init__(self, task: ConvTask, knobs: Knobs) -> None:
-        conv, lanes = task.conv, knobs.lanes
-        self.task, self.conv, self.knobs, self.lanes = task, conv, knobs, lanes
-        self.products = (knobs.tile + KERNEL - 1) ** 2
-        self.blocks = ceil_div(self.count(task, knobs.tile), knobs.tiles)
-        self.windows = ceil_div(conv.groups, knobs.groups)
-        self.run_in = knobs.groups * conv.in_channels_per_group
-        self.run_out = knobs.groups * conv.out_channels_per_group
-        # output channels: vectors of the window, of a part, register tiles of a part
-        self.padded = task.out.block != conv.out_channels
-        self.stored = lanes if self.padded else min(lanes, self.run_out)  # lanes of a vector
-        self.out_vectors = ceil_div(self.run_out, lanes)
-        self.part = ceil_div(self.out_vectors, knobs.parts)
-        self.channel_tiles = ceil_div(self.part, knobs.vectors)
-        # input channels: vectors that cover the window wherever it starts
-        self.nhwc = task.data.block == conv.in_channels
-        self.in_lanes = lanes
-        while self.in_lanes > conv.in_channels if self.nhwc else task.data.block % self.in_lanes:
-            self.in_lanes //= 2
-        self.in_vectors = ceil_div(self.run_in, self.in_lanes)
-        if not self.nhwc:
-            starts = [self.in_start(w) for w in range(self.windows)]
-            ends = [ceil_div(s + self.run_in, self.in_lanes) for s in starts]
-            spans = [e - s // self.in_lanes for s, e in zip(starts, ends, strict=True)]
-            self.in_vectors = max(spans)
-        self.width = self.in_vectors * self.in_lanes
-        if self.nhwc:
-            self.width = max(self.run_in, self.in_lanes)
-
-    @staticmethod
-    def count(task: ConvTask, tile: int) -> int:
-        """Tiles of one map, all phases of the dilation."""
-        rows, columns = Space.phase_tiles(task, tile)
-        return rows * columns * task.conv.dilation[0] * task.conv.dilation[1]
-
-    @staticmethod
-    def phase_tiles(task: ConvTask, tile: int) -> tuple[int, int]:
-        """Rows and columns of tiles of the largest phase."""
-        conv = task.conv
-        rows = ceil_div(ceil_div(conv.out_height, conv.dilation[0]), tile)
-        return rows, ceil_div(ceil_div(conv.out_width, conv.dilation[1]), tile)
-
-    def corner(self, number: Any) -> tuple[Any, Any]:
-        """First output row and column of a tile; tiles are counted through rows of all phases."""
-        conv, columns = self.conv, self.phase_tiles(self.task, self.knobs.tile)[1]
-        across = columns * conv.dilation[1]
-        row = self._start(number // across, conv.out_height, conv.dilation[0])
-        return row, self._start(number % across, conv.out_width, conv.dilation[1])
-
-    def _start(self, index: Any, extent: int, dilation: int) -> Any:
-        """Output row (or column) where tile row `index` starts; the last of a phase overlaps."""
-        size = self.knobs.tile
-        if dilation == 1:
-            return tile_start(index, size, extent)
-        phase, number = index % dilation, index // dilation
-        pixels = (extent - 1 - phase) // dilation + 1
-        return phase + dilation * minimum(number * size, pixels - size)
-
-    def first_group(self, window: Any) -> Any:
-        """First group of a window; the last overlaps its neighbour."""
-        return tile_start(window, self.knobs.groups, self.conv.groups)
-
-    def in_start(self, window: Any) -> Any:
-        """First input channel a window multiplies."""
-        return self.first_group(window) * self.conv.in_channels_per_group
-
-    def in_base(self, window: Any) -> Any:
-        """First input channel a window transforms: at most `in_start`, so that vectors fit."""
-        start = self.in_start(window)
-        if self.windows == 1:
-            return 0
-        if self.nhwc:
-            return minimum(start, self.conv.in_channels - self.width)
-        vectors = ceil_div(self.conv.in_channels, self.in_lanes)
-        return minimum(start // self.in_lanes, vectors - self.in_vectors) * self.in_lanes
-
-    def in_vector(self, number: Any) -> Any:
-        """Where an input vector starts, counted from `in_base`; in NHWC the last overlaps."""
-        return tile_start(number, self.in_lanes, self.width)
-
-    def out_channel(self, window: Any, vector: Any) -> Any:
-        """First output channel of a vector of a window."""
-        start = self.first_group(window) * self.conv.out_channels_per_group
-        if self.padded or self.run_out < self.lanes:
-            return start + vector * self.lanes
-        return start + tile_start(vector, self.lanes, self.run_out)
-
-    def part_start(self, part: Any) -> Any:
-        """First vector of a part; the last overlaps its neighbour."""
-        return tile_start(part, self.part, self.out_vectors)
-
-    def tile_vector(self, channel_tile: Any) -> Any:
-        """First vector of a register tile, counted from its part's; the last overlaps."""
-        return tile_start(channel_tile, self.knobs.vectors, self.part)
-
-    def weight_shape(self) -> tuple[int, ...]:
-        """Shape of the packed weights: [window, part, product, tile, channel, vector, lane]."""
-        inner = (self.run_in, self.knobs.vectors, self.lanes)
-        return (self.windows, self.knobs.parts, self.products, self.channel_tiles, *inner)
-
-    @property
-    def unit_weights(self) -> int:
-        """Packed weights that one part of a window reads."""
-        return self.products * self.channel_tiles * self.knobs.vectors * self.run_in * self.lanes
-
-    def channel_table(self) -> np.ndarray:
-        """Output channel of every [window, vector, lane]; K stands for a lane without one."""
-        k = self.conv.out_channels
-        starts = [
-            [self.out_channel(w, v) for v in range(self.out_vectors)] for w in range(self.windows)
-        ]
-        table = np.array(starts)[:, :, None] + np.arange(self.lanes)
-        table[:, :, self.stored :] = k
-        return np.minimum(table, k)
-
-
 def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray:
-    """OIHW [K, CPG, 3, 3] to U = G g Gᵀ as [window, part, product, tile, channel, vector, lane].
+    """OIHW [K, CPG, r, r] to U = G g Gᵀ as [window, part, product, tile, channel, vector, lane].
 
     Zero for channels of other groups and for padding lanes.
     """
@@ -343,22 +205,16 @@ def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray
     transformed = transform_weights(weight, knobs.tile)
     cpg, kpg = weight.shape[1], task.conv.out_channels_per_group
     filled = np.concatenate([transformed, np.zeros((space.products, 1, cpg), weight.dtype)], 1)
-    vectors = [
-        [
-            [space.part_start(p) + space.tile_vector(t) + j for j in range(knobs.vectors)]
-            for t in range(space.channel_tiles)
-        ]
-        for p in range(knobs.parts)
-    ]
-    packed = np.empty(space.weight_shape(), weight.dtype)
-    for window, table in enumerate(space.channel_table()):
-        channels = space.in_start(window) + np.arange(space.run_in)
-        for part in range(knobs.parts):
-            outs = table[np.array(vectors[part])]  # [tile, vector, lane]
-            values = filled[:, outs[..., None], channels % cpg]
-            owned = (outs // kpg)[..., None] == channels // cpg
-            values = np.where(owned, values, 0)
-            packed[window, part] = values.transpose(0, 1, 4, 2, 3)
+    packed = np.zeros(space.weight_shape(), weight.dtype)
+    table = space.channel_table()
+    for window, part, channel_tile in np.ndindex(packed.shape[0], knobs.parts, packed.shape[3]):
+        vector = space.part_start(part) + space.tile_vector(channel_tile)
+        outs = table[window, vector : vector + knobs.vectors]  # [vector, lane]
+        first, number = space.tile_channels(window, part, channel_tile)
+        channels = first + np.arange(number)
+        values = filled[:, outs[..., None], channels % cpg]
+        values = np.where((outs // kpg)[..., None] == channels // cpg, values, 0)
+        packed[window, part, :, channel_tile, :number] = values.transpose(0, 3, 1, 2)
     return packed
 
 
@@ -423,7 +279,7 @@ def _input(
             lanes = Ramp(channel % block, 1, space.in_lanes)
             return operands.data[n, channel // block, y, x, lanes]
 
-        for product, value in transform_input(space.knobs.tile, load):
+        for product, value in transform_input(space.side, load):
             emit.store(v.array, value, v.at(product, t, start, space.in_lanes))
 
 
@@ -433,7 +289,6 @@ def _products(
     """M[e] = U[e] · V[e] for each product e, a register tile at a time."""
     knobs, lanes = space.knobs, space.lanes
     window, part = at
-    offset = space.in_start(window) - space.in_base(window)
     every, zeros = Ramp(0, 1, lanes), tirx.Broadcast(tirx.const(0.0, "float32"), lanes)
     tile = [(i, j) for i in range(knobs.rows) for j in range(knobs.vectors)]
     grid = dict(e=space.products, k=space.channel_tiles, r=ceil_div(knobs.tiles, knobs.rows))
@@ -443,8 +298,11 @@ def _products(
         start = tile_start(r, knobs.rows, knobs.tiles)
         for register in acc.values():
             emit.store(register, zeros, [every])
-        with emit.loops(c=space.run_in) as axis, emit.block("update"):
-            c = emit.spatial("vc", space.run_in, axis)
+        first, depth = space.tile_channels(window, part, k)
+        offset = first - space.in_base(window)
+        depth = space.depth if space.uniform else depth
+        with emit.loops(c=depth) as axis, emit.block("update"):
+            c = emit.spatial("vc", depth, axis)
             at_c = [window, part, e, k, c]
             for j in range(0, knobs.vectors, max(1, LINE // lanes)):
                 emit.prefetch(operands.weight[(*at_c, j, 0)], PREFETCH, level=1)
@@ -464,7 +322,7 @@ def _output(
     """out = activation(Aᵀ M A + bias + residual), a tile and a vector of channels at a time."""
     n, window, part, first = at
     knobs, (dy, dx) = space.knobs, space.conv.dilation
-    every, side = Ramp(0, 1, space.lanes), knobs.tile + KERNEL - 1
+    every, kernel = Ramp(0, 1, space.lanes), space.conv.kernel_size[0]
     grid = dict(t=knobs.tiles, k=space.part)
     with emit.loops(**grid) as axes, emit.block("output"):
         t, k = emit.all_spatial(grid, axes)
@@ -473,9 +331,9 @@ def _output(
         channel = space.out_channel(window, vector)
 
         def load(i: int, j: int) -> Any:
-            return m.array[tuple(m.at(i * side + j, k, t * space.lanes, space.lanes))]
+            return m.array[tuple(m.at(i * space.side + j, k, t * space.lanes, space.lanes))]
 
-        for i, j, value in transform_output(knobs.tile, load):
+        for i, j, value in transform_output(knobs.tile, kernel, load):
             if space.task.bias:
                 value = value + operands.start(window, vector, every)
             if space.stored < space.lanes:

@@ -1,10 +1,13 @@
-"""The matrices of Winograd convolution F(m×m, 3×3), and their products with tiles of vectors.
+"""The matrices of Winograd convolution F(m×m, r×r), and their products with tiles of vectors.
 
 An output tile of m×m pixels is Y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A (Lavin and Gray, CVPR 2016), from the
-Toom–Cook construction: m + 1 interpolation points and infinity. m = 4 takes 0, ±3/4, ±3/2 rather
-than Lavin's 0, ±1, ±2: in float32 they lose less than half a digit to the direct sum (relative to
-the largest output, random data: 1.4e-6 at 64 channels where the direct sum has 0.8e-6, 2.9e-6 at
-256; Lavin's points have 5.0e-6 and 1.1e-5). m = 2 takes 0, ±1, and rounds like the direct sum.
+Toom–Cook construction: m + r − 2 interpolation points and infinity, for tiles of m + r − 1 pixels a
+side before the convolution. `POINTS` are not Lavin's 0, ±1, ±2, …: they were chosen for the least
+error in float32. Relative to the largest output (random data, 64 and 256 channels) it is
+
+    F(2, 3)                     as the direct sum of a 3×3 kernel, 0.8e-6 and 1.6e-6
+    F(4, 3), F(2, 5)            1.4e-6 and 2.9e-6 (Lavin's points: 5.0e-6 and 1.1e-5)
+    F(4, 5), F(2, 7)            6e-6 and 1.0e-5, twice that of the direct sums
 """
 
 from __future__ import annotations
@@ -12,35 +15,42 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-KERNEL = 3
-POINTS = {  # zero, then pairs ±p
-    2: (Fraction(0), Fraction(1), Fraction(-1)),
-    4: (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2)),
+PAIRS = {  # p of the points ±p beside zero, by pixels a side
+    4: (Fraction(1),),
+    6: (Fraction(3, 4), Fraction(3, 2)),
+    8: (Fraction(1, 2), Fraction(1), Fraction(7, 4)),
 }
+TILES = {3: (2, 4), 5: (2, 4), 7: (2,)}  # m by r; F(6, 3) gains nothing on F(4, 3)
+
+
+def points(side: int) -> list[Fraction]:
+    """The finite interpolation points of tiles of `side` pixels: zero, then pairs ±p."""
+    return [Fraction(0), *(signed for p in PAIRS[side] for signed in (p, -p))]
 
 
 @cache
-def matrices(tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(Aᵀ [m, m+2], G [m+2, 3], Bᵀ [m+2, m+2]) for tiles of m = `tile` pixels a side."""
-    points, side = POINTS[tile], tile + KERNEL - 1
+def matrices(tile: int, kernel: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(Aᵀ [m, side], G [side, r], Bᵀ [side, side]) of F(m, r), m = `tile`, r = `kernel`."""
+    side = tile + kernel - 1
+    finite = points(side)
     a = np.zeros((tile, side))
-    g = np.zeros((side, KERNEL))
+    g = np.zeros((side, kernel))
     b = np.zeros((side, side))
-    for i, point in enumerate(points):
-        others = [p for p in points if p is not point]
+    for i, point in enumerate(finite):
+        others = [p for p in finite if p is not point]
         scale = float(math.prod(point - p for p in others))
         a[:, i] = [float(point**k) for k in range(tile)]
-        g[i] = [float(point**k) / scale for k in range(KERNEL)]
+        g[i] = [float(point**k) / scale for k in range(kernel)]
         b[i, : side - 1] = _coefficients(others)
     a[-1, -1] = g[-1, -1] = 1
-    b[-1] = _coefficients(points)
+    b[-1] = _coefficients(finite)
     return a, g, b
 
 
@@ -55,44 +65,52 @@ def _coefficients(roots: Sequence[Fraction]) -> list[float]:
 
 
 def transform_weights(weight: np.ndarray, tile: int) -> np.ndarray:
-    """OIHW [K, C, 3, 3] to G g Gᵀ [products, K, C], rounded once."""
-    _, g, _ = matrices(tile)
+    """OIHW [K, C, r, r] to G g Gᵀ [products, K, C], rounded once."""
+    _, g, _ = matrices(tile, weight.shape[-1])
     transformed = np.einsum("ia,kcab,jb->ijkc", g, weight.astype(np.float64), g, optimize=True)
     return transformed.reshape(-1, *weight.shape[:2]).astype(weight.dtype)
 
 
+def column_operations(tile: int, kernel: int) -> tuple[int, int]:
+    """Vector operations of Bᵀ on a column of the input, and of Aᵀ on a column of products."""
+    pairs = (tile + kernel - 2) // 2
+    into = 2 * pairs + pairs * 2 * (pairs - 1) + 2 * pairs
+    return into, 2 * pairs + (pairs - 1) * tile + 2
+
+
 Load = Callable[[int, int], Any]
+Column = Callable[[list[Any]], list[Any]]
 
 
-def transform_input(tile: int, load: Load) -> Iterator[tuple[int, Any]]:
-    """(product, vector) of Bᵀ d B for the square d of vectors `load(i, j)`."""
-    return _both_sides(_input_column, tile, tile + KERNEL - 1, load)
+def transform_input(side: int, load: Load) -> Iterator[tuple[int, Any]]:
+    """(product, vector) of Bᵀ d B for the square d of `side`² vectors `load(i, j)`."""
+    return _both_sides(_input_column, side, load)
 
 
-def transform_output(tile: int, load: Load) -> Iterator[tuple[int, int, Any]]:
+def transform_output(tile: int, kernel: int, load: Load) -> Iterator[tuple[int, int, Any]]:
     """(row, column, vector) of Aᵀ M A for the square M of vectors `load(i, j)`."""
-    for number, value in _both_sides(_output_column, tile, tile + KERNEL - 1, load):
+    a, _, _ = matrices(tile, kernel)
+    column = partial(_output_column, a)
+    for number, value in _both_sides(column, tile + kernel - 1, load):
         yield number // tile, number % tile, value
 
 
-def _both_sides(
-    column: Callable[[int, list[Any]], list[Any]], tile: int, side: int, load: Load
-) -> Iterator[tuple[int, Any]]:
+def _both_sides(column: Column, side: int, load: Load) -> Iterator[tuple[int, Any]]:
     """`column` applied to all columns, then to all rows of the result; numbered along rows."""
-    columns = [column(tile, [T.Bind(load(i, j)) for i in range(side)]) for j in range(side)]
+    columns = [column([T.Bind(load(i, j)) for i in range(side)]) for j in range(side)]
     for i in range(len(columns[0])):
-        row = column(tile, [c[i] for c in columns])
+        row = column([c[i] for c in columns])
         for j, value in enumerate(row):
             yield i * len(row) + j, value
 
 
-def _input_column(tile: int, x: list[Any]) -> list[Any]:
+def _input_column(x: list[Any]) -> list[Any]:
     """Bᵀ x. The rows of a pair of points ±p are even ± p·odd, with common even and odd parts."""
-    _, _, b = matrices(tile)
     side = len(x)
+    _, _, b = matrices(side - 2, 3)  # the same for all kernels
     result = [_combine(b[0], x)]
-    for i in range(1, side - 1, 2):
-        point = float(POINTS[tile][i])
+    for i, pair in zip(range(1, side - 1, 2), PAIRS[side], strict=True):
+        point = float(pair)
         even = T.Bind(_combine(np.where(np.arange(side) % 2 == 0, b[i], 0), x))
         odd = T.Bind(_combine(np.where(np.arange(side) % 2 == 1, b[i] / point, 0), x))
         result += [even + _scaled(point, odd), even - _scaled(point, odd)]
@@ -100,9 +118,8 @@ def _input_column(tile: int, x: list[Any]) -> list[Any]:
     return [T.Bind(r) for r in result]
 
 
-def _output_column(tile: int, x: list[Any]) -> list[Any]:
+def _output_column(a: np.ndarray, x: list[Any]) -> list[Any]:
     """Aᵀ x. Points ±p enter even rows by their sum, odd rows by their difference."""
-    a, _, _ = matrices(tile)
     pairs = range(1, len(x) - 1, 2)
     sums = [T.Bind(x[i] + x[i + 1]) for i in pairs]
     differences = [T.Bind(x[i] - x[i + 1]) for i in pairs]

@@ -14,7 +14,7 @@ WIDEST_KERNEL = 7  # columns; beyond it a tile's code would be too long on some 
 COLUMNS = range(4, 9)  # of a tile that fits the registers of any device
 NARROWEST = 7  # map: tiles are single rows
 KINDS = 3  # of tiles in a row, at most
-FEW_CHANNELS = 16  # for which Winograd's transforms don't pay
+FEW_CHANNELS = {3: 4, 5: 4, 7: 6}  # for which Winograd's transforms don't pay, by kernel
 
 
 def reads_planes(conv: Conv2d, lanes: int) -> bool:
@@ -23,10 +23,11 @@ def reads_planes(conv: Conv2d, lanes: int) -> bool:
         return False
     if conv.groups > 1 and conv.out_channels_per_group * 2 <= lanes:
         return False  # several groups share a vector: see lane_groups
-    if conv.kernel_size == (3, 3) and conv.stride == (1, 1):
-        if conv.in_channels_per_group > FEW_CHANNELS:
+    rows, columns = conv.kernel_size
+    if rows == columns and rows in FEW_CHANNELS and conv.stride == (1, 1):
+        if conv.in_channels_per_group > FEW_CHANNELS[rows]:
             return False  # Winograd wants blocks
     if conv.kernel_size[1] > WIDEST_KERNEL or conv.out_width < NARROWEST:
         return False
-    fitting = [columns for columns in COLUMNS if columns <= conv.out_width]
-    return any(len(column_kinds(conv, columns)) <= KINDS for columns in fitting)
+    fitting = [width for width in COLUMNS if width <= conv.out_width]
+    return any(len(column_kinds(conv, width)) <= KINDS for width in fitting)
