@@ -66,6 +66,8 @@ STAYS = 0.5  # of the second-level cache; what is larger does not stay there
 BAND_SHARE = 0.25  # of it, for a band
 EXPOSED_READS = 0.5  # of the cycles of reading a map again; the others are hidden
 SPREAD = 8  # units of work for each core
+FETCH_CYCLES = 600  # from memory, at most
+FARTHEST = 3  # tiles ahead; shorter tiles have no time for it
 EXPOSED = 0.4  # of the ends of a tile, if the next one has registers to start beside it; measured
 MOST_KINDS = 3  # of tiles in a row that have code of their own
 
@@ -83,6 +85,7 @@ class Knobs:
         quad: input channels loaded as one vector, from whose lanes they are broadcast; 1: each
             channel is loaded by itself.
         bands: parts of the output's rows, all channels of one computed before the next.
+        ahead: tiles from one to that whose pixels it prefetches; 0: none.
     """
 
     lanes: int
@@ -93,6 +96,7 @@ class Knobs:
     unroll_kw: bool
     quad: int = 1
     bands: int = 1
+    ahead: int = 0
 
 
 def flat(task: ConvTask) -> ConvTask:
@@ -155,8 +159,9 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                         break
                     if direct and not _stays_inside(conv, knobs):
                         continue
+                    ahead = _ahead(conv, knobs, device)
                     for bands in _bands(task, knobs, device):
-                        yield dataclasses.replace(knobs, bands=bands)
+                        yield dataclasses.replace(knobs, bands=bands, ahead=ahead)
 
 
 def _bands(task: ConvTask, knobs: Knobs, device: Device) -> Iterator[int]:
@@ -176,6 +181,18 @@ def _bands(task: ConvTask, knobs: Knobs, device: Device) -> Iterator[int]:
         size = max(1, int(tiles * cache * BAND_SHARE / _map_bytes(conv)))
         if ceil_div(tiles, size) > least:
             yield ceil_div(tiles, size)
+
+
+def _ahead(conv: Conv2d, knobs: Knobs, device: Device) -> int:
+    """Tiles from one to that whose pixels it prefetches, where they come from behind L2: they are
+    many short streams, and hardware prefetchers stop at the end of each page.
+    """
+    leaves = _map_bytes(conv) > device.l2_kib * 1024 * STAYS
+    if not (conv.is_pointwise and conv.groups == conv.input_shuffle == 1 and leaves):
+        return 0
+    fmas = conv.in_channels * knobs.rows * knobs.columns * knobs.vectors
+    ahead = ceil_div(FETCH_CYCLES, max(1, fmas // device.fma_ports))
+    return ahead if ahead <= FARTHEST else 0
 
 
 def _map_bytes(conv: Conv2d) -> int:

@@ -65,12 +65,14 @@ def _row(
 ) -> None:
     """Add one row of the kernel for a chunk of channels, unless it lies in the padding."""
     knobs, (cc, kh) = space.knobs, at
-    _, oc, oh, ow = tile
+    n, oc, oh, ow = tile
     channels = space.chunk // knobs.quad
 
     def steps(multiply: bool) -> None:
         with emit.loops(ci=channels) as ci:
             prefetch_weights(operands, space, (oc, space.number_in_band(oh, ow)), (cc, kh, ci))
+            if knobs.ahead:
+                prefetch_pixels(operands, space, (n, oc), first, (cc, ci))
             if multiply:
                 _multiply(operands, space, acc, tile, first, (cc, kh, ci), read)
 
@@ -123,6 +125,24 @@ def _multiply(
     else:
         with emit.loops(kw=conv.kernel_size[1]) as kw:
             column(kw, range(knobs.columns))
+
+
+def prefetch_pixels(
+    operands: emit.ConvOperands,
+    space: Space,
+    at: tuple[Any, Any],
+    first: tuple[Any, Any],
+    channel: tuple[Any, Any],
+) -> None:
+    """While a tile of a pointwise convolution is computed, fetch the pixels of one some tiles on:
+    with each channel its share of the block's.
+    """
+    knobs, (n, oc), (cc, ci) = space.knobs, at, channel
+    chunk, slot = space.data_channel(oc, cc, ci * knobs.quad)
+    y, x = operands.pixel(first[0], first[1] + knobs.ahead * knobs.columns, 0, 0)
+    share = knobs.columns * space.conv.stride[1] * 4  # bytes
+    for byte in range(0, share * knobs.quad, CACHE_LINE):
+        emit.prefetch(operands.data[n, chunk, y, x, 0], slot * share + byte, level=1)
 
 
 def prefetch_weights(

@@ -43,10 +43,13 @@ from edgeconv.schedules.common import (
     tile_start,
 )
 from edgeconv.targets import Device
-from edgeconv.workload import ConvTask
+from edgeconv.workload import Conv2d, ConvTask
 
 NCHW = Layout(1)
 L3_BYTES_PER_CYCLE = 8  # sustained beside multiply-adds
+PANEL_BYTES_PER_CYCLE = 24  # that are copied
+MAP_BYTES_PER_CYCLE = 16  # from behind L2, prefetched
+ENDS = 0.6  # cycles an accumulator's start and store cost beside other tiles
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,14 @@ class Knobs:
         channels: output channels of a register tile.
         tail_runs: where the last pixels fill fewer vectors, a register tile has this many times
             `channels`.
+        ahead: pixel tiles from one to that which it prefetches; 0: none.
     """
 
     lanes: int
     vectors: int
     channels: int
     tail_runs: int
+    ahead: int = 0
 
 
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
@@ -89,12 +94,18 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     conv, registers = task.conv, device.vector_registers
     pixel_vectors = ceil_div(conv.height * conv.width, device.lanes)
     kpg = conv.out_channels_per_group
+    ahead = int(_leaves_l2(conv, device))
     for vectors in range(1, min(6, pixel_vectors) + 1):
         most = _most_channels(vectors, registers, kpg)
         tail = Space(task, Knobs(device.lanes, vectors, 1, 1)).tail_vectors
         for channels in range(max(1, most // 2), most + 1):
             runs = _most_channels(tail, registers, kpg) // channels if tail else 1
-            yield Knobs(device.lanes, vectors, channels, max(1, runs))
+            yield Knobs(device.lanes, vectors, channels, max(1, runs), ahead)
+
+
+def _leaves_l2(conv: Conv2d, device: Device) -> bool:
+    """Whether the input is not in the second-level cache, since it is too large."""
+    return conv.in_channels * conv.height * conv.width * 4 > device.l2_kib * 1024 // 2
 
 
 def _most_channels(vectors: int, registers: int, limit: int) -> int:
@@ -124,11 +135,13 @@ def _tile_cycles(task: ConvTask, knobs: Knobs, vectors: int, runs: int, device: 
     )
     if panel > device.l1d_kib * 1024 // 2:
         step = max(step, vectors * knobs.lanes * 4 / L2_BYTES_PER_CYCLE)
-    copies = 3 * panel / L2_BYTES_PER_CYCLE
+    copies = panel / PANEL_BYTES_PER_CYCLE
+    if _leaves_l2(conv, device):
+        copies += panel / MAP_BYTES_PER_CYCLE
     weights = depth * conv.out_channels_per_group * 4
     if weights > device.l2_kib * 1024 // 2:  # every pixel tile reads them from behind L2
         copies += weights / L3_BYTES_PER_CYCLE
-    return copies + tiles * (depth * step + 12 + 3 * vectors * channels)
+    return copies + tiles * (depth * step + 12 + ENDS * vectors * channels)
 
 
 class Space:
@@ -218,6 +231,9 @@ def _tile(
         c, j = emit.all_spatial(copy, axes)
         value = operands.data[n, g * space.cpg + c, pixel(j)]
         emit.store(panel, value, [c, Ramp(j * lanes, 1, lanes)])
+        if knobs.ahead:
+            element = operands.data[n, g * space.cpg + c, first]
+            emit.prefetch(element, (knobs.ahead * vectors + j) * lanes * 4)
 
     runs = min(runs, space.runs)
     tiles = ceil_div(space.runs, runs)

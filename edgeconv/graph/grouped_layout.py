@@ -1,4 +1,4 @@
-"""Which images stay row-major because their convolutions run faster along rows.
+"""Which images stay row-major because their convolutions run faster along rows or pixels.
 
 A grouped convolution whose groups don't fill vectors of channels may run along the rows of NCHW
 maps (schedules/grouped_rows), and one that stands alone between NCHW tensors saves the copies into
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from edgeconv.graph import pointwise_layout
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.layout import choose_layouts, conv_task, is_image, is_scheduled_conv, single
 from edgeconv.graph.linked import Linked
@@ -22,6 +23,8 @@ from edgeconv.workload import ConvTask
 
 Cycles = Callable[[ConvTask], float]
 GAIN = 0.92  # of the time that may be left: estimates are not better than that
+POINTWISE_GAIN = 0.99  # the same between kernels alike
+LARGE = 1 << 18  # elements that do not stay in a second-level cache
 MOST_STRIDE = 2  # horizontal; beyond it vectors would be gathered
 NARROW = 32  # channels; wider dense convolutions are better in blocks
 BLOCK_CYCLES = 6.0  # for each vector that a copy moves into whole blocks or out of them
@@ -35,11 +38,11 @@ def row_values(graph: Graph, lanes: int, cycles: Cycles) -> frozenset[Value]:
     asked for the same ones again and again."""
     chosen: frozenset[Value] = frozenset()
     least: float | None = None
-    for candidate in _candidates(graph):
+    for candidate, gain in _candidates(graph):
         if least is None:
             least = total(graph, lanes, cycles, chosen)
         time = total(graph, lanes, cycles, chosen | candidate)
-        if time < least * GAIN:
+        if time < least * gain:
             chosen, least = chosen | candidate, time
     return chosen
 
@@ -63,17 +66,26 @@ def _cycles(node: Node, plan: Plan, lanes: int, cycles: Cycles) -> float:
         return 0.0
     if node.op == "slice" or node.output.shape[1] < lanes:
         return vectors * GATHER_CYCLES
-    return vectors * (COPY_CYCLES if node.output.shape[1] % lanes else BLOCK_CYCLES)
+    of_each = COPY_CYCLES if node.output.shape[1] % lanes else BLOCK_CYCLES
+    return vectors * of_each * (2 if node.output.size > LARGE else 1)
 
 
-def _candidates(graph: Graph) -> Iterator[frozenset[Value]]:
-    """Sets of images that could be row-major: those around grouped convolutions, then all."""
+def _candidates(graph: Graph) -> Iterator[tuple[frozenset[Value], float]]:
+    """Sets of images that could be row-major, and the share of time that may be left: those that
+    pointwise convolutions connect with an input or output, those around grouped ones, then all.
+    """
+    ends = {*graph.inputs, *graph.outputs}
+    for group in _connected(graph, _runs_along_pixels):
+        if not ends.isdisjoint(group):
+            yield group, POINTWISE_GAIN
     if not any(_is_seed(node) for node in graph.nodes):
         return
-    yield from (group for group in _connected(graph, _is_seed) if _is_legal(graph, group))
+    for group in _connected(graph, _is_seed):
+        if _is_legal(graph, group):
+            yield group, GAIN
     for group in _connected(graph, lambda node: single(node) is not None):
         if _is_legal(graph, group):
-            yield group
+            yield group, GAIN
 
 
 def _is_seed(node: Node) -> bool:
@@ -84,6 +96,12 @@ def _is_seed(node: Node) -> bool:
     if conv.stride[1] > MOST_STRIDE or not is_image(node.output):
         return False
     return conv.groups > 1 or max(conv.in_channels, conv.out_channels) <= NARROW
+
+
+def _runs_along_pixels(node: Node) -> bool:
+    """Whether the node is a convolution that planar_pointwise is meant for."""
+    conv = single(node) if is_scheduled_conv(node) else None
+    return conv is not None and is_image(node.output) and pointwise_layout.accepts(conv, 1)
 
 
 def _is_legal(graph: Graph, group: frozenset[Value]) -> bool:

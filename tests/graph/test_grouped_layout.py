@@ -88,12 +88,29 @@ def test_only_what_grouped_convolutions_touch() -> None:
 def test_networks_without_such_convolutions_cost_nothing() -> None:
     maker = Maker()
     x = maker.input(1, 64, 9, 9)
-    graph = maker.done(maker.conv(maker.conv(x, 64), 64, 1))
+    graph = maker.done(maker.conv(maker.conv(maker.conv(x, 64), 64, 1), 64))
 
     def cost(task: ConvTask) -> float:
         raise AssertionError("nothing to compare")
 
     assert row_values(graph, LANES, cost) == frozenset()
+
+
+@pytest.mark.parametrize("cost", [even, costly_rows])
+def test_pointwise_chains_run_along_pixels_unless_blocks_are_faster(cost: object) -> None:
+    maker = Maker()
+    x = maker.input(1, 98, 9, 9)
+    a = maker.conv(x, 98, 1)
+    b = maker.node("relu", a)
+    graph = maker.done(maker.conv(b, 98, 1))
+    plan, rows = planned(graph, cost)
+    assert plan.layouts[x] == PLAIN
+    if cost is even:  # but for the copy at the end
+        assert rows == {x, a, b, graph.outputs[0]}
+        assert "copy" not in ops(graph)
+    else:
+        assert not rows
+        assert plan.layouts[a].block > 1
 
 
 def test_kernels_that_rows_lack_keep_their_layout() -> None:
