@@ -24,10 +24,9 @@ from tvm.tirx.script import builder as T
 
 from edgeconv.layout import Layout
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import ceil_div
+from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel
 from edgeconv.targets import Device
 
-PARALLEL_ELEMENTS = 1 << 15
 MOST_BLOCKS = 128  # each has code of its own
 
 Channels = Sequence[tuple[int, int]]  # of each output channel: operand and channel in it
@@ -71,9 +70,8 @@ def build(inputs: Sequence[Image], out: Image, channels: Channels, device: Devic
                     emit.store(target, vector, [image, start // block, y, x, slots])
 
     sch = Schedule(emit.prim_func("channel_moves", body))
-    outer = sch.fuse(*sch.get_loops(sch.get_sblock("row")))
-    if device.cores > 1 and n * c * h * w >= PARALLEL_ELEMENTS:
-        sch.parallel(outer)
+    loops = sch.get_loops(sch.get_sblock("row"))
+    run_parallel(sch, loops, n * c * h * w, device, PARALLEL_ELEMENTS)
     return sch.mod["main"]
 
 

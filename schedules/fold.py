@@ -28,10 +28,8 @@ from edgeconv.layout import Layout
 from edgeconv.operators.convolution import apply_activation
 from edgeconv.operators.fold import FoldRange
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import ceil_div, tile_start
+from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
 from edgeconv.targets import Device
-
-PARALLEL_ELEMENTS = 1 << 14
 
 
 class Space:
@@ -108,7 +106,7 @@ def build(
                 store_run(number)
 
     sch = Schedule(emit.prim_func("fold", body))
-    outer = sch.fuse(*sch.get_loops(sch.get_sblock("pixel"))[:2])
-    if device.cores > 1 and n * space.filters * height * width >= PARALLEL_ELEMENTS:
-        sch.parallel(outer)
+    loops = sch.get_loops(sch.get_sblock("pixel"))[:2]
+    sums = n * space.filters * height * width
+    run_parallel(sch, loops, sums, device, PARALLEL_ELEMENTS // 2)
     return sch.mod["main"]

@@ -16,10 +16,9 @@ from tvm.tirx import Ramp
 from tvm.tirx.script import builder as T
 
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import ceil_div, tile_start
+from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
 from edgeconv.targets import Device
 
-PARALLEL_ELEMENTS = 1 << 15
 NARROWEST = 4  # lanes
 
 
@@ -67,7 +66,6 @@ def build(
                 emit.store(out, vector, [image, channel, y, Ramp(first, 1, lanes)])
 
     sch = Schedule(emit.prim_func("pixel_skips", body))
-    outer = sch.fuse(*sch.get_loops(sch.get_sblock("row")))
-    if device.cores > 1 and n * c * h * w >= PARALLEL_ELEMENTS:
-        sch.parallel(outer)
+    loops = sch.get_loops(sch.get_sblock("row"))
+    run_parallel(sch, loops, n * c * h * w, device, PARALLEL_ELEMENTS)
     return sch.mod["main"]

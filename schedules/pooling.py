@@ -23,13 +23,12 @@ from tvm.tirx.script import builder as T
 
 from edgeconv.layout import Layout
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import ceil_div, tile_start
+from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
 from edgeconv.targets import Device
 
 OPERATORS = ("max_pool2d", "avg_pool2d")
 MOST_LOADS = 160  # of a tile; beyond it the code would be too long
 MOST_COLUMNS = 8  # outputs of a tile
-PARALLEL_ELEMENTS = 1 << 15
 
 Image = tuple[tuple[int, ...], Layout]  # shape and layout
 
@@ -69,9 +68,8 @@ def build(op: str, attrs: Mapping[str, Any], x: Image, out: Image, device: Devic
                 _Window(op, attrs, (h, w), tile, lanes, (y, first)).emit(load, store)
 
     sch = Schedule(emit.prim_func(op, body))
-    outer = sch.fuse(*sch.get_loops(sch.get_sblock("row")))
-    if device.cores > 1 and n * c * h * w >= PARALLEL_ELEMENTS:
-        sch.parallel(outer)
+    loops = sch.get_loops(sch.get_sblock("row"))
+    run_parallel(sch, loops, n * c * h * w, device, PARALLEL_ELEMENTS)
     return sch.mod["main"]
 
 

@@ -20,10 +20,8 @@ from tvm.tirx.script import builder as T
 
 from edgeconv.layout import Layout
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import ceil_div, tile_start
+from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
 from edgeconv.targets import Device
-
-PARALLEL_ELEMENTS = 1 << 15
 
 
 def supports(
@@ -93,9 +91,8 @@ def build(
                     emit.store(planes, vector, list(plane(i, start + k, first)))
 
     sch = Schedule(emit.prim_func("relayout", body))
-    outer = sch.fuse(*sch.get_loops(sch.get_sblock("tile"))[:2])
-    if device.cores > 1 and n * c * pixels >= PARALLEL_ELEMENTS:
-        sch.parallel(outer)
+    loops = sch.get_loops(sch.get_sblock("tile"))[:2]
+    run_parallel(sch, loops, n * c * pixels, device, PARALLEL_ELEMENTS)
     return sch.mod["main"]
 
 
