@@ -21,41 +21,41 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.tirx.script import builder as T
 
-from edgeconv.layout import Layout
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
+from edgeconv.schedules.tensor_expr import TensorTask, parameter
 from edgeconv.targets import Device
 
 OPERATORS = ("max_pool2d", "avg_pool2d")
 MOST_LOADS = 160  # of a tile; beyond it the code would be too long
 MOST_COLUMNS = 8  # outputs of a tile
 
-Image = tuple[tuple[int, ...], Layout]  # shape and layout
 
-
-def supports(op: str, attrs: Mapping[str, Any], x: Image, out: Image, device: Device) -> bool:
+def supports(task: TensorTask, device: Device) -> bool:
     """Whether a pool runs on vectors of channels, and its window is small."""
-    block = x[1].block
-    if op not in OPERATORS or block < 2 or block != out[1].block:
+    x, out = task.inputs[0], task.outputs[0]
+    block = x.layout.block
+    if task.op not in OPERATORS or not task.is_float32 or block < 2 or block != out.layout.block:
         return False
     vectors = block > device.lanes or block & (block - 1) == 0
-    return vectors and _Tile(attrs, out[0][3], 1).loads <= MOST_LOADS
+    return vectors and _Tile(dict(task.attrs), out.shape[3], 1).loads <= MOST_LOADS
 
 
-def build(op: str, attrs: Mapping[str, Any], x: Image, out: Image, device: Device) -> tirx.PrimFunc:
-    """The scheduled kernel `(x, out)`; attributes are those of the operator."""
-    (n, c, h, w), layout = x
-    _, _, height, width = out[0]
-    lanes = min(layout.block, device.lanes)
-    vectors = ceil_div(layout.block, lanes)
+def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
+    """The scheduled kernel `(x, out)`."""
+    x, out, attrs = task.inputs[0], task.outputs[0], dict(task.attrs)
+    n, c, h, w = x.shape
+    _, _, height, width = out.shape
+    block = x.layout.block
+    lanes = min(block, device.lanes)
     tile = _best_tile(attrs, width)
 
     def body() -> None:
-        data, target = emit.interior("x", *x), emit.interior("out", *out)
-        grid = dict(n=n, chunk=ceil_div(c, layout.block), vector=vectors, y=height)
+        data, target = parameter("x", x), parameter("out", out)
+        grid = dict(n=n, chunk=ceil_div(c, block), vector=ceil_div(block, lanes), y=height)
         with emit.loops(**grid) as axes, emit.block("row"):
             image, chunk, vector, y = emit.all_spatial(grid, axes)
-            slots = emit.run(tile_start(vector, lanes, layout.block), lanes)
+            slots = emit.run(tile_start(vector, lanes, block), lanes)
             with T.serial(0, ceil_div(width, tile.columns)) as number:
                 first = tile_start(number, tile.columns, width)
 
@@ -65,9 +65,9 @@ def build(op: str, attrs: Mapping[str, Any], x: Image, out: Image, device: Devic
                 def store(j: int, value: Any) -> None:
                     emit.store(target, value, [image, chunk, y, first + j, slots])
 
-                _Window(op, attrs, (h, w), tile, lanes, (y, first)).emit(load, store)
+                _Window(task.op, attrs, (h, w), tile, lanes, (y, first)).emit(load, store)
 
-    sch = Schedule(emit.prim_func(op, body))
+    sch = Schedule(emit.prim_func(task.op, body))
     loops = sch.get_loops(sch.get_sblock("row"))
     run_parallel(sch, loops, n * c * h * w, device, PARALLEL_ELEMENTS)
     return sch.mod["main"]

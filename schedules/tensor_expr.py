@@ -18,6 +18,7 @@ from typing import Any
 
 import tvm_ffi
 from tvm import te, tirx
+from tvm.tirx.script import builder as T
 
 from edgeconv.layout import Layout
 from edgeconv.operators.fused import pattern_of
@@ -44,6 +45,21 @@ class TensorTask:
     attrs: tuple[tuple[str, Any], ...]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+
+    @property
+    def is_float32(self) -> bool:
+        """Whether all operands and results are."""
+        return all(t.dtype == "float32" for t in (*self.inputs, *self.outputs))
+
+
+def parameter(name: str, tensor: Tensor) -> Any:
+    """A parameter of a kernel that is written with `emit`: a tensor without its halo."""
+    return T.arg(name, _buffer(name, tensor))
+
+
+def _buffer(name: str, tensor: Tensor) -> Any:
+    t = tensor
+    return emit.interior_buffer(name, t.shape, t.layout, t.dtype, aligned=t.aligned)
 
 
 CHANNELWISE_WINDOWS = ("max_pool2d", "avg_pool2d")
@@ -190,7 +206,7 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
 def _place_buffers(func: tirx.PrimFunc, tensors: Sequence[Tensor]) -> tirx.PrimFunc:
     """Give parameters with a halo their strides and offset; forget alignment that is not there."""
     swaps = [
-        (param, emit.interior_buffer(param.name, t.shape, t.layout, t.dtype, aligned=t.aligned))
+        (param, _buffer(param.name, t))
         for param, t in zip(func.params, tensors, strict=True)
         if any(t.layout.halo) or not t.aligned
     ]
