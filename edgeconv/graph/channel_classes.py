@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from edgeconv.graph.channel_components import is_dense, is_grouped, keeps_channels
+from edgeconv.graph.channel_gathers import channel_run
 from edgeconv.graph.ir import Graph, Node, Value
 
 
@@ -132,10 +133,7 @@ def is_join(node: Node) -> bool:
 
 def is_part(node: Node) -> bool:
     """A slice of neighbouring channels."""
-    if node.op != "slice" or len(node.output.shape) < 2 or node.inputs[0].is_constant:
-        return False
-    x, out = node.inputs[0].shape, node.output.shape
-    return x[:1] + x[2:] == out[:1] + out[2:] and all(step == 1 for step in node.attrs["step"])
+    return channel_run(node) is not None and not node.inputs[0].is_constant
 
 
 def _take(graph: Graph, node: Node, lost: dict[Value, np.ndarray]) -> None:

@@ -83,6 +83,20 @@ def channel_order(node: Node) -> np.ndarray | None:
     return np.asarray(shuffled(channels, len(channels), node.attrs["groups"]))
 
 
+def channel_run(node: Node) -> range | None:
+    """The neighbouring channels that a slice takes, if it takes nothing but those."""
+    order = channel_order(node) if node.op == "slice" else None
+    if order is None or not len(order):
+        return None
+    run = range(int(order[0]), int(order[-1]) + 1)
+    return run if len(run) == len(order) else None
+
+
+def is_whole(run: range, channels: int, block: int) -> bool:
+    """Whether neighbouring ones of `channels` are whole blocks; the last may be incomplete."""
+    return run.start % block == 0 and (run.stop % block == 0 or run.stop == channels)
+
+
 def _concatenated(node: Node, producers: dict[Value, Node], known: dict[Value, Found]) -> Found:
     """`gathered` for a concatenation; a part may be the whole tensor."""
     if node.attrs["axis"] != 1:

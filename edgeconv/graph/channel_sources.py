@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeconv.graph.channel_gathers import GATHERS, channel_order, is_plain
+from edgeconv.graph.channel_gathers import GATHERS, channel_order, channel_run, is_plain, is_whole
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.linked import Linked
 
@@ -226,11 +226,8 @@ def _is_free(node: Node, lanes: int) -> bool:
     """Whether whole vectors stay together: joined in place, or read in place."""
     if node.op == "concat":
         return all(v.shape[1:2] and v.shape[1] % lanes == 0 for v in node.inputs[:-1])
-    order = channel_order(node)
-    if order is None or node.op != "slice":
-        return False
-    ends = order[-1] + 1 == node.inputs[0].shape[1] or len(order) % lanes == 0
-    return bool(order[0] % lanes == 0 and np.all(np.diff(order) == 1) and ends)
+    run = channel_run(node)
+    return run is not None and is_whole(run, node.inputs[0].shape[1], lanes)
 
 
 def _origins(nodes: Sequence[Node], parts: Sequence[Value]) -> dict[Value, np.ndarray] | None:

@@ -4,8 +4,8 @@ neighbouring slices of channels, joined again; pools of whole maps as reductions
 
 from __future__ import annotations
 
-from edgeconv.graph.channel_gathers import channel_order
-from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.graph.channel_gathers import channel_run
+from edgeconv.graph.ir import Graph, Node
 from edgeconv.operators import registry
 
 
@@ -85,7 +85,9 @@ def _join_slices(graph: Graph) -> bool:
             x = first.inputs[0]
             for count, value in enumerate(node.inputs[i:], 1):
                 part = producers.get(value)
-                channels = None if part is None else _channels(part, x)
+                if part is None or part.inputs[0] is not x:
+                    break
+                channels = channel_run(part)
                 if channels is None or channels.start != end:
                     break
                 end = channels.stop
@@ -101,12 +103,3 @@ def _skip_if_alone(graph: Graph, node: Node) -> None:
     if len(node.inputs) == 1 and node.output not in graph.outputs:
         graph.replace(node.output, node.inputs[0])
         graph.nodes.remove(node)
-
-
-def _channels(node: Node, x: Value) -> range | None:
-    """The channels of `x` that a slice takes, if it takes all of every one."""
-    order = channel_order(node) if node.op == "slice" and node.inputs[0] is x else None
-    if order is None or not len(order):
-        return None
-    run = range(order[0], order[-1] + 1)
-    return run if list(order) == list(run) else None
