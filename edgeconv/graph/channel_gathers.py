@@ -145,7 +145,7 @@ def _fold_before(graph: Graph) -> bool:
         if source.is_constant:
             continue
         for reader in readers:
-            _widen(graph, reader, source, order)
+            widen(graph, reader, source, order)
             reader.source = (*_sources(value, source, producers), *reader.source)
         graph.prune()
         return True
@@ -173,8 +173,8 @@ def is_plain(node: Node) -> bool:
     return plain and whole and same
 
 
-def _widen(graph: Graph, node: Node, source: Value, order: np.ndarray) -> None:
-    """Let a grouped convolution of source[:, order] read `source` instead."""
+def widen(graph: Graph, node: Node, source: Value, order: np.ndarray) -> None:
+    """Let a convolution of source[:, order], in groups or not, read `source` instead."""
     weight = node.inputs[1]
     assert weight.data is not None
     k, cpg, *kernel = weight.shape

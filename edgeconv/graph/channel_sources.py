@@ -18,7 +18,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeconv.graph.channel_gathers import GATHERS, channel_order, channel_run, is_plain, is_whole
+from edgeconv.graph.channel_gathers import (
+    GATHERS,
+    channel_order,
+    channel_run,
+    is_plain,
+    is_whole,
+    widen,
+)
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.linked import Linked
 
@@ -153,7 +160,7 @@ class _Gathers:
             for reader in (*self.dense[value], *self.depthwise[value]):
                 reader.source = (*reader.source, *source)  # it is named after the first
             for reader in self.dense[value]:
-                _read(self.graph, reader, join, order)
+                widen(self.graph, reader, join, order)
             for reader in self.depthwise[value]:
                 self._keep_order(reader, join, order)
 
@@ -202,7 +209,7 @@ class _Gathers:
         reader.attrs["groups"] = join.shape[1]
         out.shape = (out.shape[0], join.shape[1], *out.shape[2:])
         for node in self.graph.consumers()[out]:
-            _read(self.graph, node, out, order)
+            widen(self.graph, node, out, order)
 
     def _source(self, value: Value) -> list[str]:
         """Names of the ONNX nodes that move channels on the way to `value`."""
@@ -271,13 +278,3 @@ def _is_depthwise(node: Node, value: Value) -> bool:
 
 def _reads_once(node: Node, value: Value) -> bool:
     return node.inputs[0] is value and all(v is not value for v in node.inputs[1:])
-
-
-def _read(graph: Graph, node: Node, join: Value, order: np.ndarray) -> None:
-    """Let a pointwise convolution of join[:, order] read `join`."""
-    weight = node.inputs[1]
-    assert weight.data is not None
-    wide = np.zeros((weight.shape[0], join.shape[1], 1, 1), np.float64)
-    np.add.at(wide.swapaxes(0, 1), order, weight.data.astype(np.float64).swapaxes(0, 1))
-    node.inputs[0] = join
-    node.inputs[1] = graph.constant(weight.name, wide.astype(np.float32))
