@@ -166,6 +166,11 @@ def is_grouped(node: Node) -> bool:
     return _is_convolution(node) and node.attrs["groups"] > 1
 
 
+def is_plain(node: Node) -> bool:
+    """A convolution of a map without gaps, in groups or not, with constant weights."""
+    return _is_convolution(node) and node.attrs.get("input_stride", (1, 1)) == (1, 1)
+
+
 def _is_convolution(node: Node) -> bool:
     a = node.attrs
     if node.op != "conv2d" or node.output.dtype != "float32":

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeconv.graph.channel_components import component_above
+from edgeconv.graph.channel_components import component_above, is_plain
 from edgeconv.graph.fold_shuffle import NARROW, recognise_shuffle
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.operators.convolution import shuffled
@@ -157,20 +157,10 @@ def _takes_gathering(node: Node) -> bool:
 
     Narrow groups of wide kernels have a schedule of their own, and depthwise ones too.
     """
-    if node.op != "conv2d" or node.attrs["groups"] < 2 or not is_plain(node):
+    if not is_plain(node) or node.attrs["groups"] < 2:
         return False
     _, per_group, *kernel = node.inputs[1].shape
     return per_group >= (2 if max(kernel) == 1 else NARROW)
-
-
-def is_plain(node: Node) -> bool:
-    """A float32 convolution of maps with constant weights and bias."""
-    a = node.attrs
-    operands = node.inputs[1:-1] if a.get("has_residual") else node.inputs[1:]
-    plain = a.get("depth") is None and a.get("input_stride", (1, 1)) == (1, 1)
-    whole = a.get("input_shuffle", 1) == 1 and a.get("clusters") is None
-    same = node.output.dtype == "float32" and all(v.is_constant for v in operands)
-    return plain and whole and same
 
 
 def widen(graph: Graph, node: Node, source: Value, order: np.ndarray) -> None:

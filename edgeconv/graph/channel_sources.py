@@ -18,14 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeconv.graph.channel_gathers import (
-    GATHERS,
-    channel_order,
-    channel_run,
-    is_plain,
-    is_whole,
-    widen,
-)
+from edgeconv.graph.channel_components import is_depthwise, is_plain
+from edgeconv.graph.channel_gathers import GATHERS, channel_order, channel_run, is_whole, widen
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.linked import Linked
 
@@ -106,9 +100,9 @@ class _Gathers:
             if part.shape[1] % self.lanes == 0:
                 continue
             maker = producers.get(part)
-            if maker is None or maker.op != "conv2d" or maker.attrs["groups"] > 1:
+            if maker is None or not is_plain(maker):
                 return False
-            if not is_plain(maker) or maker.attrs.get("has_residual"):
+            if maker.attrs["groups"] > 1 or maker.attrs.get("has_residual"):
                 return False
             if part in self.graph.outputs or any(r not in self.nodes for r in consumers[part]):
                 return False
@@ -262,18 +256,15 @@ def _origins(nodes: Sequence[Node], parts: Sequence[Value]) -> dict[Value, np.nd
 
 def _is_dense(node: Node, value: Value) -> bool:
     """A pointwise convolution that reads all channels of `value` as its data."""
-    if node.op != "conv2d" or node.attrs["groups"] > 1 or not is_plain(node):
+    if not is_plain(node) or node.attrs["groups"] > 1:
         return False
     return node.inputs[1].shape[2:] == (1, 1) and _reads_once(node, value)
 
 
 def _is_depthwise(node: Node, value: Value) -> bool:
     """A depthwise convolution of `value` with as many outputs."""
-    if node.op != "conv2d" or not is_plain(node) or node.attrs.get("has_residual"):
-        return False
-    channels = value.shape[1]
-    same = node.attrs["groups"] == channels == node.inputs[1].shape[0]
-    return same and channels > 1 and _reads_once(node, value)
+    plain = is_depthwise(node) and is_plain(node) and not node.attrs.get("has_residual")
+    return plain and _reads_once(node, value)
 
 
 def _reads_once(node: Node, value: Value) -> bool:
