@@ -16,6 +16,7 @@ import numpy as np
 from edgeconv.graph.channel_components import is_dense, is_grouped, keeps_channels
 from edgeconv.graph.channel_gathers import channel_run
 from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.graph.linked import Linked
 
 
 class ChannelClasses:
@@ -24,7 +25,8 @@ class ChannelClasses:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._first: dict[Value, np.ndarray] = {}  # [C], a number of each channel's class
-        self._parent: list[int] = []
+        self._count = 0  # of numbers
+        self._linked = Linked[int]()
         self._fixed: set[int] = set()
         for value in graph.inputs:
             self._fix(value)
@@ -32,7 +34,7 @@ class ChannelClasses:
             self._enter(node)
         for value in graph.outputs:
             self._fix(value)
-        roots = np.array([self._root(i) for i in range(len(self._parent))], np.int64)
+        roots = np.array([self._linked.root(i) for i in range(self._count)], np.int64)
         self.of = {value: roots[numbers] for value, numbers in self._first.items()}
         self.fixed = np.zeros(len(roots), bool)
         self.fixed[roots[list(self._fixed)]] = True
@@ -65,36 +67,27 @@ class ChannelClasses:
         """Join the inputs of each group with its outputs."""
         groups = node.attrs["groups"]
         numbers = self._numbers(node.inputs[0]).reshape(groups, -1)
-        for group in numbers:
-            for number in group[1:]:
-                self._parent[self._root(int(number))] = self._root(int(group[0]))
+        for group in numbers.tolist():
+            self._linked.join(group)
         per_group = node.output.shape[1] // groups
         self._first[node.output] = np.repeat(numbers[:, 0], per_group)
 
     def _join(self, numbers: np.ndarray, values: list[Value]) -> None:
         """Let channels of all `values` be in the classes of these numbers."""
         for value in values:
-            for a, b in zip(numbers.tolist(), self._numbers(value).tolist(), strict=True):
-                self._parent[self._root(b)] = self._root(a)
+            for pair in zip(numbers.tolist(), self._numbers(value).tolist(), strict=True):
+                self._linked.join(pair)
 
     def _numbers(self, value: Value) -> np.ndarray:
         """A number for each channel, new ones if the value was not seen before."""
         if value not in self._first:
             channels = value.shape[1] if len(value.shape) > 1 else 0
-            start = len(self._parent)
-            self._first[value] = np.arange(start, start + channels)
-            self._parent += range(start, start + channels)
+            self._first[value] = self._count + np.arange(channels)
+            self._count += channels
         return self._first[value]
 
     def _fix(self, value: Value) -> None:
         self._fixed.update(self._numbers(value).tolist())
-
-    def _root(self, number: int) -> int:
-        parent = self._parent
-        while parent[number] != number:
-            parent[number] = parent[parent[number]]
-            number = parent[number]
-        return number
 
     def keep(self, kept: np.ndarray) -> None:
         """Leave out all channels whose classes are not in `kept`, a table of truth values."""

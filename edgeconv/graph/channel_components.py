@@ -78,7 +78,7 @@ def _take_constants(graph: Graph, node: Node, positions: range, kept: np.ndarray
 
 def components(graph: Graph) -> list[Component]:
     """All components that nothing but convolutions touches, in the order of their values."""
-    linked = Linked()
+    linked = Linked[Value]()
     pinned: set[Value] = {*graph.inputs, *graph.outputs}
     for node in graph.nodes:
         data = [v for v in node.inputs if not v.is_constant]
@@ -97,7 +97,7 @@ def components(graph: Graph) -> list[Component]:
     return [c for c in found.values() if len({v.shape[1] for v in c.values}) == 1]
 
 
-def _enter(node: Node, found: dict[Value, Component], linked: Linked) -> None:
+def _enter(node: Node, found: dict[Value, Component], linked: Linked[Value]) -> None:
     """Note a node in the components it touches."""
     output = found.get(linked.root(node.outputs[0]))
     if is_dense(node):

@@ -33,7 +33,7 @@ def read_channels_at_source(graph: Graph, lanes: int) -> int:
     """
     producers = graph.producers()
     nodes = [n for n in graph.nodes if n.op in GATHERS]
-    linked = Linked()
+    linked = Linked[Value]()
     for node in nodes:
         made = [v for v in node.inputs if v in producers and producers[v].op in GATHERS]
         linked.join([node.output, *made])

@@ -105,7 +105,7 @@ def _is_legal(graph: Graph, group: frozenset[Value]) -> bool:
 
 def _connected(graph: Graph, links: Callable[[Node], bool]) -> list[frozenset[Value]]:
     """Images that convolutions of which `links` holds, or pixelwise operators, connect."""
-    found = Linked()
+    found = Linked[Value]()
     for node in graph.nodes:
         linked: list[Value] = []
         if is_scheduled_conv(node):

@@ -76,7 +76,7 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
     """Values of awkward convolutions, and all that must lie like them: operands of one pixelwise
     operator.
     """
-    together, consumers = Linked(), graph.consumers()
+    together, consumers = Linked[Value](), graph.consumers()
     seeds: list[Value] = []
     for node in graph.nodes:
         linked: list[Value] = []
