@@ -51,8 +51,7 @@ def build(task: TensorTask, channels: Channels, device: Device) -> tirx.PrimFunc
     inputs, out = task.inputs, task.outputs[0]
     n, c, h, w = out.shape
     block = out.layout.block
-    lanes = block if block & (block - 1) == 0 else 1 << (block.bit_length() - 1)
-    lanes = min(lanes, device.lanes)
+    lanes = min(1 << (block.bit_length() - 1), device.lanes)
     nhwc = block == c  # the last vector overlaps its neighbour
     starts = [min(s, c - lanes) if nhwc else s for s in range(0, c, lanes)]
 
@@ -90,9 +89,8 @@ def _gathered(
         if result is None:
             order = [0 if slot is None else slot for slot in own]
             whole = order == list(range(width)) and width == lanes
-            copies = [vector] * ceil_div(
-                lanes, width
-            )  # a permute can't have more lanes than it reads
+            # a permute can't have more lanes than it reads
+            copies = [vector] * ceil_div(lanes, width)
             result = T.Bind(vector if whole else tirx.Shuffle(copies, order))
             continue
         order = [k if slot is None else lanes + slot for k, slot in enumerate(own)]

@@ -107,18 +107,18 @@ class _Window:
         self.attrs, self.size, self.tile, self.lanes = attrs, size, tile, lanes
         self.is_max = op == "max_pool2d"
         top, left, _, _ = attrs["padding"]
-        row, column = at
-        self.row = row * attrs["stride"][0] - top
-        self.column = column * attrs["stride"][1] - left
+        row, column = at[0] * attrs["stride"][0] - top, at[1] * attrs["stride"][1] - left
+        # of the input: the row of each tap, and the column by offset in the tile
+        self.rows = [row + k * attrs["dilation"][0] for k in range(attrs["kernel"][0])]
+        self.columns = {offset: column + offset for offset in tile.offsets}
 
     def emit(self, load: Any, store: Any) -> None:
         """Reduce, in code without tests where no tap lies in the padding."""
-        rows, columns = self._rows(), self._columns()
+        rows, columns = self.rows, list(self.columns.values())
         (top, left, bottom, right), (h, w) = self.attrs["padding"], self.size
-        tests = [rows[0] >= 0] * bool(top) + [rows[-1] < h] * bool(bottom)
-        tests += [columns[min(columns)] >= 0] * bool(left) + [columns[max(columns)] < w] * bool(
-            right
-        )
+        vertical = ((top, rows[0] >= 0), (bottom, rows[-1] < h))
+        horizontal = ((left, columns[0] >= 0), (right, columns[-1] < w))
+        tests = [inside for padding, inside in (*vertical, *horizontal) if padding]
         if not tests:
             self._reduce(load, store, inner=True)
             return
@@ -128,18 +128,8 @@ class _Window:
             with T.Else():
                 self._reduce(load, store, inner=False)
 
-    def _rows(self) -> list[Any]:
-        """Row of the input of each tap."""
-        dilation = self.attrs["dilation"][0]
-        return [self.row + k * dilation for k in range(self.attrs["kernel"][0])]
-
-    def _columns(self) -> dict[int, Any]:
-        """Column of the input, by offset in the tile."""
-        return {offset: self.column + offset for offset in self.tile.offsets}
-
     def _reduce(self, load: Any, store: Any, *, inner: bool) -> None:
         """All outputs of the tile; `inner`: no tap lies in the padding."""
-        rows, columns = self._rows(), self._columns()
         fill = tirx.const(-math.inf if self.is_max else 0.0, f"float32x{self.lanes}")
         h, w = self.size
 
@@ -149,10 +139,13 @@ class _Window:
             nearest = [tirx.max(tirx.min(p, d - 1), 0) for p, d in ((row, h), (column, w))]
             return tirx.Select(_within(row, h) & _within(column, w), load(*nearest), fill)
 
-        sums = {o: self._join([tap(row, column) for row in rows]) for o, column in columns.items()}
+        sums = {
+            offset: self._join([tap(row, column) for row in self.rows])
+            for offset, column in self.columns.items()
+        }
         for j, read in enumerate(self.tile.reads):
             total = self._join([sums[offset] for offset in read])
-            store(j, total if self.is_max else self._mean(total, rows, columns, read, inner))
+            store(j, total if self.is_max else self._mean(total, read, inner))
 
     def _join(self, values: list[Any]) -> Any:
         """The largest, or the sum."""
@@ -163,16 +156,14 @@ class _Window:
         first, *others = values
         return functools.reduce(both, others, T.Bind(first))
 
-    def _mean(
-        self, total: Any, rows: list[Any], columns: dict[int, Any], read: list[int], inner: bool
-    ) -> Any:
+    def _mean(self, total: Any, read: list[int], inner: bool) -> Any:
         """A sum, divided by the size of the window or of its part in the image."""
         if inner or self.attrs["divisor"] == "full":
-            scale = 1.0 / (len(rows) * len(read))
+            scale = 1.0 / (len(self.rows) * len(read))
             return total * tirx.const(scale, f"float32x{self.lanes}")
         h, w = self.size
-        down = sum(tirx.Cast("int32", _within(row, h)) for row in rows)
-        across = sum(tirx.Cast("int32", _within(columns[o], w)) for o in read)
+        down = sum(tirx.Cast("int32", _within(row, h)) for row in self.rows)
+        across = sum(tirx.Cast("int32", _within(self.columns[o], w)) for o in read)
         return total / tirx.Broadcast(tirx.Cast("float32", down * across), self.lanes)
 
 
