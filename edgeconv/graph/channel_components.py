@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.linked import Linked
+from edgeconv.graph.parts import has_constant_weights
 from edgeconv.operators import registry
 
 _POOLS = ("max_pool2d", "avg_pool2d")
@@ -175,12 +176,11 @@ def _is_convolution(node: Node) -> bool:
     a = node.attrs
     if node.op != "conv2d" or node.output.dtype != "float32":
         return False
-    operands = node.inputs[1:-1] if a.get("has_residual") else node.inputs[1:]
     special = a.get("depth") is not None or a.get("clusters") is not None
     special = special or a.get("input_shuffle", 1) > 1
     residual = not a.get("has_residual") or not node.inputs[-1].is_constant
     data = not node.inputs[0].is_constant
-    return data and residual and not special and all(v.is_constant for v in operands)
+    return data and residual and not special and has_constant_weights(node)
 
 
 def keeps_channels(node: Node) -> bool:

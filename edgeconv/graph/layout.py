@@ -17,7 +17,7 @@ from edgeconv.graph.concat_in_place import place_operands
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.linked import Linked
 from edgeconv.graph.pairs import halves, is_pair
-from edgeconv.graph.parts import Part, parts, rim
+from edgeconv.graph.parts import Part, has_constant_weights, parts, rim
 from edgeconv.graph.plan import Plan
 from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
 from edgeconv.operators.fold import FoldRange
@@ -35,8 +35,7 @@ def is_scheduled_conv(node: Node) -> bool:
     """True for convolutions the schedule families take: float32, with constant weights and bias."""
     if node.op not in ("conv2d", "depthwise_branches") or node.output.dtype != "float32":
         return False
-    last = -1 if node.attrs.get("has_residual") else len(node.inputs)
-    return all(v.is_constant for v in node.inputs[1:last])
+    return has_constant_weights(node)
 
 
 def _takes_blocks(node: Node) -> bool:
