@@ -21,12 +21,12 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.tirx.script import builder as T
 
+from edgeconv.operators.pooling import POOLS
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
 from edgeconv.schedules.tensor_expr import TensorTask, parameter
 from edgeconv.targets import Device
 
-OPERATORS = ("max_pool2d", "avg_pool2d")
 MOST_LOADS = 160  # of a tile; beyond it the code would be too long
 MOST_COLUMNS = 8  # outputs of a tile
 
@@ -35,7 +35,7 @@ def supports(task: TensorTask, device: Device) -> bool:
     """Whether a pool runs on vectors of channels, and its window is small."""
     x, out = task.inputs[0], task.outputs[0]
     block = x.layout.block
-    if task.op not in OPERATORS or not task.is_float32 or block < 2 or block != out.layout.block:
+    if task.op not in POOLS or not task.is_float32 or block < 2 or block != out.layout.block:
         return False
     vectors = block > device.lanes or block & (block - 1) == 0
     return vectors and _Tile(dict(task.attrs), out.shape[3], 1).loads <= MOST_LOADS

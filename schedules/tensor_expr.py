@@ -3,11 +3,10 @@ rule.
 
 Blocked activations ([N, C/b, H, W, b], see Layout) are handled in one of two ways:
 - channelwise operators (elementwise, pooling, spatial reductions, aligned concat) run on the five
-  axes
-  as they lie in memory, the lane axis innermost and vectorised;
+  axes as they lie in memory, the lane axis innermost and vectorised;
 - all others see an NCHW view of their operands, which is inlined, and write their result into
-  whatever
-  layout the graph wants. No operator needs a separate layout transform before or behind it.
+  whatever layout the graph wants.
+No operator needs a separate layout transform before or behind it.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from tvm.tirx.script import builder as T
 
 from edgeconv.layout import Layout
 from edgeconv.operators.fused import pattern_of
+from edgeconv.operators.pooling import POOLS
 from edgeconv.operators.registry import Pattern, get
 from edgeconv.schedules import emit, rules
 from edgeconv.targets import Device
@@ -62,7 +62,6 @@ def _buffer(name: str, tensor: Tensor) -> Any:
     return emit.interior_buffer(name, t.shape, t.layout, t.dtype, aligned=t.aligned)
 
 
-CHANNELWISE_WINDOWS = ("max_pool2d", "avg_pool2d")
 ROWS_OR_COLUMNS = ("interpolate", "gather")  # by a table, along one axis
 
 
@@ -80,7 +79,7 @@ def runs_blocked(op: str, attrs: dict[str, Any], inputs: Sequence[Tensor], out: 
         return attrs["axis"] in (2, 3) and inputs[0].layout.block == block
     if any(t.layout.block != block for t in inputs):
         return False
-    if op in CHANNELWISE_WINDOWS:
+    if op in POOLS:
         return True
     if op == "concat":
         return attrs["axis"] == 1 and all(t.shape[1] % block == 0 for t in inputs[:-1])
@@ -166,7 +165,7 @@ def compute(task: TensorTask) -> tirx.PrimFunc:
             _blocked_view(x, t.shape, block) if elementwise and t.layout.block == 0 else x
             for x, t in zip(operands, task.inputs, strict=True)
         ]
-        if task.op in CHANNELWISE_WINDOWS:
+        if task.op in POOLS:
             attrs = _with_lane_axis(attrs)
         results = op(*views, **attrs)
         if elementwise:

@@ -17,8 +17,8 @@ from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.linked import Linked
 from edgeconv.graph.parts import has_constant_weights
 from edgeconv.operators import registry
+from edgeconv.operators.pooling import POOLS
 
-_POOLS = ("max_pool2d", "avg_pool2d")
 BINARY = ("add", "subtract", "multiply", "maximum", "minimum")
 
 
@@ -200,7 +200,7 @@ def keeps_channels(node: Node) -> bool:
         if node.op == "reshape":
             pixels = {*x[2:], *shape[2:]}
             return len(x) >= 2 and x[:2] == shape[:2] and pixels <= {1}
-        return node.op in _POOLS or registry.get(node.op).scalar is not None
+        return node.op in POOLS or registry.get(node.op).scalar is not None
     if node.op not in BINARY or len(node.inputs) != 2:
         return False
     return all(_has_channels(v, shape) for v in node.inputs)

@@ -22,13 +22,13 @@ from edgeconv.graph.plan import Plan
 from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
 from edgeconv.operators.fold import FoldRange
 from edgeconv.operators.fused import pattern_of
+from edgeconv.operators.pooling import POOLS
 from edgeconv.operators.registry import Pattern
 from edgeconv.workload import Conv2d, ConvTask, PairTask
 
 FEW_CHANNELS = 4  # up to here a dense convolution reads NCHW: blocks would be mostly padding
 SMALLEST_BLOCK = 4
 ALIASING = 1024  # bytes; four rows of it, or every fourth row, are one way of common L1 caches
-_POOLS = ("max_pool2d", "avg_pool2d")
 
 
 def is_scheduled_conv(node: Node) -> bool:
@@ -94,13 +94,18 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
                 linked = [node.inputs[-1], node.output]
         elif node.op == "fold" or (is_to_nhwc(node) and len(consumers[node.inputs[0]]) == 1):
             seeds.append(node.inputs[0])
-        elif len(node.outputs) == 1 and (
-            pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE or node.op in (*_POOLS, "concat")
-        ):
+        elif is_pixelwise(node):
             linked = [v for v in (*node.inputs, node.output) if not v.is_constant and is_image(v)]
         together.join(linked)
     roots = {together.root(v) for v in seeds}
     return {v for v in list(together) if together.root(v) in roots}
+
+
+def is_pixelwise(node: Node) -> bool:
+    """Whether a node wants all its images in one layout: elementwise operators, pools and joins."""
+    if len(node.outputs) != 1:
+        return False
+    return pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE or node.op in (*POOLS, "concat")
 
 
 def choose_layouts(graph: Graph, lanes: int, rows: frozenset[Value] = frozenset()) -> Plan:
@@ -382,7 +387,7 @@ def _place(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: in
         readers = [r for r in consumers.get(value, []) if _takes_blocks(r)]
         read = any(r.inputs[0] is value for r in readers)
         wanted = read or any(r.inputs[-1] is value for r in readers)  # as a residual
-        follows = bool(blocked) and (pattern is not Pattern.OPAQUE or node.op in _POOLS)
+        follows = bool(blocked) and (pattern is not Pattern.OPAQUE or node.op in POOLS)
         if follows and node.op not in ("transpose", "reshape"):
             plan.layouts[value] = Layout(block)
         elif wanted and pattern in (Pattern.ELEMENTWISE, Pattern.INJECTIVE):

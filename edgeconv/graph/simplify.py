@@ -7,6 +7,7 @@ from __future__ import annotations
 from edgeconv.graph.channel_gathers import channel_run
 from edgeconv.graph.ir import Graph, Node
 from edgeconv.operators import registry
+from edgeconv.operators.pooling import POOLS
 
 
 def simplify(graph: Graph) -> int:
@@ -60,7 +61,7 @@ def _pool_whole_maps(graph: Graph) -> int:
     """Pools whose one window is the whole map are reductions."""
     count = 0
     for index, node in enumerate(graph.nodes):
-        if node.op not in ("max_pool2d", "avg_pool2d"):
+        if node.op not in POOLS:
             continue
         if node.attrs["kernel"] != node.inputs[0].shape[2:] or any(node.attrs["padding"]):
             continue
