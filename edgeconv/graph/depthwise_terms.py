@@ -236,6 +236,14 @@ def make_node(
     return graph.make(op, inputs, name=name, source=source, has_bias=len(inputs) > 2, **attrs)
 
 
+def put_sum(graph: Graph, root: Node, terms: Sequence[Term], rest: Sequence[Value]) -> None:
+    """Replace an addition by a node for the terms and additions of the rest."""
+    nodes = [make_node(graph, terms, root.output.shape[2:], root.name, concat=False)]
+    for value in rest:
+        nodes.append(graph.make("add", [nodes[-1].output, value], name=root.name))
+    put(graph, root, nodes, root.source)
+
+
 def put(graph: Graph, old: Node, new: Sequence[Node], source: Iterable[str]) -> None:
     """Replace a node by `new`, whose last makes its output; `source` goes to the first."""
     first = new[0]
