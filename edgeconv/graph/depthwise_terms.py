@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeconv.graph.channel_components import is_depthwise, is_plain
 from edgeconv.graph.fold_scale import per_channel
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.operators import registry
@@ -122,9 +123,7 @@ def term_of(node: Node) -> Term | None:
         return None
     x, (top, left, *_) = node.inputs[0], a["padding"]
     if node.op == "conv2d":
-        depthwise = a["groups"] == x.shape[1] == weight.shape[0] > 1 and weight.shape[1] == 1
-        plain = a.get("input_shuffle", 1) == 1 and a.get("input_stride", (1, 1)) == (1, 1)
-        if not depthwise or not plain or a.get("depth") is not None or min(a["padding"]) < 0:
+        if not is_depthwise(node) or not is_plain(node) or min(a["padding"]) < 0:
             return None
         dy, dx = a["dilation"]
         places = [(kh * dy, kw * dx) for kh, kw in np.ndindex(*weight.shape[2:])]
