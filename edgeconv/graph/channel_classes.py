@@ -13,7 +13,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgeconv.graph.channel_components import is_dense, is_grouped, keeps_channels
+from edgeconv.graph.channel_components import (
+    is_dense,
+    is_grouped,
+    keeps_channels,
+    take_channels,
+    take_constant,
+    take_filters,
+)
 from edgeconv.graph.channel_gathers import channel_run
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.linked import Linked
@@ -131,18 +138,16 @@ def is_part(node: Node) -> bool:
 
 def _take(graph: Graph, node: Node, lost: dict[Value, np.ndarray]) -> None:
     """Adapt a node's constants and attributes to what is left of its channels."""
-    channels = node.output.shape[1] if len(node.outputs) == 1 and node.output in lost else 0
     out = lost.get(node.outputs[0])
     if node.op == "conv2d":
         data = lost.get(node.inputs[0])
         if data is not None and is_dense(node):
-            _replace(graph, node, 1, 1, data)
+            take_constant(graph, node, 1, np.flatnonzero(data), axis=1)
         elif data is not None:
             groups = node.attrs["groups"]
             node.attrs["groups"] = int(data.reshape(groups, -1)[:, 0].sum())
         if out is not None:
-            for position in range(1, 2 + bool(node.attrs.get("has_bias"))):
-                _replace(graph, node, position, 0, out)
+            take_filters(graph, node, np.flatnonzero(out))
     elif is_join(node) and out is not None:
         node.inputs = [v for v in node.inputs if v not in lost or lost[v].any()]
     elif is_part(node) and node.inputs[0] in lost:
@@ -151,17 +156,5 @@ def _take(graph: Graph, node: Node, lost: dict[Value, np.ndarray]) -> None:
         before, inside = data[: begin[1]], data[begin[1] : begin[1] + size[1]]
         node.attrs["begin"] = (begin[0], int(before.sum()), *begin[2:])
         node.attrs["size"] = (size[0], int(inside.sum()), *size[2:])
-    elif out is not None and node.op == "reshape":
-        shape = node.attrs["shape"]
-        node.attrs["shape"] = (shape[0], int(out.sum()), *shape[2:])
     elif out is not None:
-        for position, value in enumerate(node.inputs):
-            if value.is_constant and value.size == channels > 1:
-                _replace(graph, node, position, value.shape.index(channels), out)
-
-
-def _replace(graph: Graph, node: Node, position: int, axis: int, kept: np.ndarray) -> None:
-    """Keep some of a constant operand's entries along an axis."""
-    value = node.inputs[position]
-    assert value.data is not None
-    node.inputs[position] = graph.constant(value.name, np.compress(kept, value.data, axis))
+        take_channels(graph, node, len(out), np.flatnonzero(out))

@@ -49,32 +49,39 @@ class Component:
         for value in self.values:
             value.shape = (value.shape[0], len(kept), *value.shape[2:])
         for node in self.makers:
-            first = 1
-            _take_constants(graph, node, range(first, 2 + bool(node.attrs.get("has_bias"))), kept)
+            take_filters(graph, node, kept)
         for node in self.readers:
-            weight = node.inputs[1]
-            assert weight.data is not None
-            node.inputs[1] = graph.constant(weight.name, weight.data[:, kept])
+            take_constant(graph, node, 1, kept, axis=1)
         for node in self.inner:
             if node.op == "conv2d":
-                _take_constants(graph, node, range(1, 2 + bool(node.attrs.get("has_bias"))), kept)
+                take_filters(graph, node, kept)
                 node.attrs["groups"] = len(kept)
-            elif node.op == "reshape":
-                shape = node.attrs["shape"]
-                node.attrs["shape"] = (shape[0], len(kept), *shape[2:])
             else:
-                for position, value in enumerate(node.inputs):
-                    if value.data is not None and value.size == channels > 1:
-                        axis = value.shape.index(channels)
-                        data = np.take(value.data, kept, axis)
-                        node.inputs[position] = graph.constant(value.name, data)
+                take_channels(graph, node, channels, kept)
 
 
-def _take_constants(graph: Graph, node: Node, positions: range, kept: np.ndarray) -> None:
-    for position in positions:
-        data = node.inputs[position].data
-        assert data is not None
-        node.inputs[position] = graph.constant(node.inputs[position].name, data[kept])
+def take_filters(graph: Graph, node: Node, kept: np.ndarray) -> None:
+    """Let filter i of a convolution be what filter kept[i] was."""
+    for position in range(1, 2 + bool(node.attrs.get("has_bias"))):
+        take_constant(graph, node, position, kept)
+
+
+def take_channels(graph: Graph, node: Node, channels: int, kept: np.ndarray) -> None:
+    """Let what any other operator knows of channel i of `channels` be what it knew of kept[i]."""
+    if node.op == "reshape":
+        shape = node.attrs["shape"]
+        node.attrs["shape"] = (shape[0], len(kept), *shape[2:])
+        return
+    for position, value in enumerate(node.inputs):
+        if value.is_constant and value.size == channels > 1:
+            take_constant(graph, node, position, kept, value.shape.index(channels))
+
+
+def take_constant(graph: Graph, node: Node, position: int, kept: np.ndarray, axis: int = 0) -> None:
+    """Let entry i of a constant operand be what entry kept[i] was."""
+    value = node.inputs[position]
+    assert value.data is not None
+    node.inputs[position] = graph.constant(value.name, np.take(value.data, kept, axis))
 
 
 def components(graph: Graph) -> list[Component]:
