@@ -49,7 +49,7 @@ class Finder:
 
     def is_private(self, value: Value) -> bool:
         """Whether one operand reads the value, and nobody outside the graph."""
-        return len(self.consumers.get(value, [])) == 1 and value not in self.graph.outputs
+        return self.graph.sole_reader(value, self.consumers) is not None
 
     def linear(self, value: Value) -> Term | None:
         """The value as a private depthwise convolution, or as x times one number a channel."""

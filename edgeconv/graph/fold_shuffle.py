@@ -30,7 +30,7 @@ def recognise_shuffle(graph: Graph) -> bool:
     producers, consumers = graph.producers(), graph.consumers()
 
     def private(value: Value) -> bool:
-        return len(consumers.get(value, [])) == 1 and value not in graph.outputs
+        return graph.sole_reader(value, consumers) is not None
 
     for index, last in enumerate(graph.nodes):
         if last.op != "reshape":
@@ -75,12 +75,11 @@ def _advance(graph: Graph) -> bool:
     """Move one shuffle past, or into, the convolution that alone reads it."""
     consumers = graph.consumers()
     for shuffle in graph.nodes:
-        if shuffle.op != "channel_shuffle" or shuffle.output in graph.outputs:
+        if shuffle.op != "channel_shuffle":
             continue
-        readers = consumers.get(shuffle.output, [])
-        if len(readers) != 1 or readers[0].op != "conv2d":
+        conv = graph.sole_reader(shuffle.output, consumers)
+        if conv is None or conv.op != "conv2d":
             continue
-        conv = readers[0]
         # the shuffled value must be the data, not the residual
         if conv.inputs[0] is not shuffle.output or conv.attrs.get("input_shuffle", 1) > 1:
             continue

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.graph.ir import Node
 from edgeconv.graph.parts import has_constant_weights, parts
 from edgeconv.workload import Conv2d
-
-
-def sole_reader(graph: Graph, value: Value, consumers: dict[Value, list[Node]]) -> Node | None:
-    """The one node that reads a value nobody else needs."""
-    readers = consumers.get(value, [])
-    return readers[0] if len(readers) == 1 and value not in graph.outputs else None
 
 
 def workload(node: Node) -> Conv2d | str:

@@ -44,9 +44,9 @@ def _sink_reshape(graph: Graph) -> bool:
         if len(node.inputs) != 1 or registry.get(node.op).scalar is None:
             continue
         reshape = producers.get(node.inputs[0])
-        if reshape is None or reshape.op != "reshape" or reshape.output in graph.outputs:
+        if reshape is None or reshape.op != "reshape":
             continue
-        if len(consumers[reshape.output]) != 1:
+        if graph.sole_reader(reshape.output, consumers) is None:
             continue
         (x,) = reshape.inputs
         inner = graph.make(node.op, [x], name=node.name, source=node.source, **node.attrs)
