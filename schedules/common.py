@@ -1,5 +1,5 @@
-"""What every convolution family shares: reasons for refusing a task, and integer-or-symbolic
-arithmetic.
+"""What kernels share: reasons for refusing a task, integer-or-symbolic arithmetic, and when to run
+on several cores.
 """
 
 from __future__ import annotations
