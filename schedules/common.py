@@ -1,5 +1,5 @@
-"""What every convolution family shares: reasons for refusing a task, and integer-or-symbolic
-arithmetic.
+"""What kernels share: reasons for refusing a task, integer-or-symbolic arithmetic, and when to run
+on several cores.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ FMA_LATENCY = 4  # cycles; Zen 2–5, Skylake–Golden Cove and Cortex-A72–A78
 L2_BYTES_PER_CYCLE = 20  # sustained beside multiply-adds; 32 B a cycle is the best case
 CACHE_LINE = 64  # bytes
 PARALLEL_MACS = 1 << 17  # below it a parallel region costs more than it saves
+PARALLEL_ELEMENTS = 1 << 15  # the same where there are no multiply-adds
 MAX_UNROLLED_FMAS = 240  # in the innermost body; beyond it the loop leaves the micro-op cache
 
 
@@ -53,10 +54,12 @@ def tile_start(tile: Any, size: int, extent: int) -> Any:
     return tile * size if extent % size == 0 else minimum(tile * size, extent - size)
 
 
-def run_parallel(sch: Schedule, loops: Sequence[Any], macs: int, device: Device) -> None:
-    """Fuse the loops, and spread them over the cores if there is work for several."""
+def run_parallel(
+    sch: Schedule, loops: Sequence[Any], work: int, device: Device, least: int = PARALLEL_MACS
+) -> None:
+    """Fuse the loops, and spread them over the cores if `work` is at least `least`."""
     outer = sch.fuse(*loops)
-    if device.cores > 1 and macs >= PARALLEL_MACS:
+    if device.cores > 1 and work >= least:
         sch.parallel(outer)
 
 

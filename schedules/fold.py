@@ -15,7 +15,7 @@ Runs that cross the border of the map are stored element by element.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
@@ -24,14 +24,12 @@ from tvm.s_tir import Schedule
 from tvm.tirx import Ramp
 from tvm.tirx.script import builder as T
 
-from edgeconv.layout import Layout
 from edgeconv.operators.convolution import apply_activation
 from edgeconv.operators.fold import FoldRange
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import ceil_div, tile_start
+from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
+from edgeconv.schedules.tensor_expr import TensorTask, parameter
 from edgeconv.targets import Device
-
-PARALLEL_ELEMENTS = 1 << 14
 
 
 class Space:
@@ -47,26 +45,27 @@ class Space:
         self.per_vector = min(lanes // self.run, self.runs)
 
 
-def supports(shape: Sequence[int], source: Layout, target: Layout) -> bool:
+def supports(task: TensorTask, _: Device) -> bool:
     """Whether x is NHWC and the output row-major."""
-    return source.block == shape[1] > 1 and target.is_plain
+    x, out = task.inputs[0], task.outputs[0]
+    return task.op == "fold" and x.layout.block == x.shape[1] > 1 and out.layout.is_plain
 
 
-def build(
-    shape: tuple[int, ...], attrs: Mapping[str, Any], bias: bool, source: Layout, device: Device
-) -> tirx.PrimFunc:
-    """The scheduled kernel `(x, [bias], out)`; the halo of x is at least `halo`."""
-    n, c, _, _ = shape
-    space, span = Space(c, attrs, device.lanes), FoldRange(shape, attrs)
+def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
+    """The scheduled kernel `(x, [bias], out)`; the halo of x is at least that of `FoldRange`."""
+    (source, *_), attrs = task.inputs, dict(task.attrs)
+    n, c, _, _ = source.shape
+    halo = source.layout.halo
+    space, span = Space(c, attrs, device.lanes), FoldRange(source.shape, attrs)
     (rows, columns), (down, across) = attrs["window"], attrs["stride"]
     lanes, run = device.lanes, space.run
     chunks = ceil_div(space.runs, space.per_vector)
     (height, width), start = attrs["size"], attrs["start"]
 
     def body() -> None:
-        x = emit.whole("x", shape, source)
-        offsets = emit.buffer("bias", (space.filters,)) if bias else None
-        out = emit.buffer("out", (n, space.filters, height, width))
+        x = emit.whole("x", source.shape, source.layout)
+        offsets = emit.buffer("bias", (space.filters,)) if len(task.inputs) > 1 else None
+        out = parameter("out", task.outputs[0])
         grid = dict(n=n, y=span.count[0], x=span.count[1], chunk=chunks)
         with emit.loops(**grid) as axes, emit.block("pixel"):
             i, y, z, chunk = emit.all_spatial(grid, axes)
@@ -75,7 +74,7 @@ def build(
             total: Any = None
             for j, jj in product(range(rows), range(columns)):
                 channel = (j * columns + jj) * space.outputs + first * run
-                at = (row - j + source.halo[0], column - jj + source.halo[1])
+                at = (row - j + halo[0], column - jj + halo[1])
                 value = x[(i, 0, *at, Ramp(channel, 1, lanes))]
                 total = value if total is None else total + value
             acc = emit.local("acc", (lanes,))
@@ -108,7 +107,7 @@ def build(
                 store_run(number)
 
     sch = Schedule(emit.prim_func("fold", body))
-    outer = sch.fuse(*sch.get_loops(sch.get_sblock("pixel"))[:2])
-    if device.cores > 1 and n * space.filters * height * width >= PARALLEL_ELEMENTS:
-        sch.parallel(outer)
+    loops = sch.get_loops(sch.get_sblock("pixel"))[:2]
+    sums = n * space.filters * height * width
+    run_parallel(sch, loops, sums, device, PARALLEL_ELEMENTS // 2)
     return sch.mod["main"]

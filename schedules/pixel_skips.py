@@ -7,7 +7,6 @@ that overlap by one element, so that nothing behind the last column is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from tvm import tirx
@@ -15,45 +14,41 @@ from tvm.s_tir import Schedule
 from tvm.tirx import Ramp
 from tvm.tirx.script import builder as T
 
+from edgeconv.layout import PLAIN
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import ceil_div, tile_start
+from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
+from edgeconv.schedules.tensor_expr import TensorTask, parameter
 from edgeconv.targets import Device
 
-PARALLEL_ELEMENTS = 1 << 15
 NARROWEST = 4  # lanes
 
 
-def lanes_for(
-    begin: Sequence[int], size: Sequence[int], step: Sequence[int], device: Device
-) -> int:
-    """Lanes of the vectors; 0 if it is another kind of slice or a row has too few columns."""
-    if len(size) != 4 or step[3] != 2 or tuple(step[:2]) != (1, 1):
-        return 0
+def supports(task: TensorTask, device: Device) -> bool:
+    """Whether a slice of row-major maps takes every second column, and enough of them."""
+    tensors = (*task.inputs, *task.outputs)
+    if task.op != "slice" or not task.is_float32 or any(t.layout != PLAIN for t in tensors):
+        return False
+    step, size = (dict(task.attrs)[key] for key in ("step", "size"))
+    skips = len(step) == 4 and (*step[:2], step[3]) == (1, 1, 2)
+    return skips and _lanes(size[3], device) >= NARROWEST
+
+
+def _lanes(columns: int, device: Device) -> int:
+    """Lanes of the vectors: no more than there are columns."""
     lanes = device.lanes
-    while lanes > size[3]:
+    while lanes > columns:
         lanes //= 2
-    return lanes if lanes >= NARROWEST else 0
+    return lanes
 
 
-def build(
-    shape: Sequence[int],
-    begin: Sequence[int],
-    size: Sequence[int],
-    step: Sequence[int],
-    device: Device,
-    *,
-    aligned: bool = True,
-) -> tirx.PrimFunc:
-    """The scheduled kernel `(x, out)` of float32 [N, C, H, W]; `aligned` is False if a caller owns
-    x.
-    """
+def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
+    """The scheduled kernel `(x, out)` of float32 [N, C, H, W]."""
+    begin, size, step = (dict(task.attrs)[key] for key in ("begin", "size", "step"))
     n, c, h, w = size
-    lanes = lanes_for(begin, size, step, device)
-    alignment = 64 if aligned else 4
+    lanes = _lanes(w, device)
 
     def body() -> None:
-        source = tirx.decl_buffer(tuple(shape), "float32", name="x", data_alignment=alignment)
-        x, out = T.arg("x", source), emit.buffer("out", (n, c, h, w))
+        x, out = parameter("x", task.inputs[0]), parameter("out", task.outputs[0])
         grid = dict(n=n, c=c, y=h)
         with emit.loops(**grid) as axes, emit.block("row"):
             image, channel, y = emit.all_spatial(grid, axes)
@@ -67,7 +62,6 @@ def build(
                 emit.store(out, vector, [image, channel, y, Ramp(first, 1, lanes)])
 
     sch = Schedule(emit.prim_func("pixel_skips", body))
-    outer = sch.fuse(*sch.get_loops(sch.get_sblock("row")))
-    if device.cores > 1 and n * c * h * w >= PARALLEL_ELEMENTS:
-        sch.parallel(outer)
+    loops = sch.get_loops(sch.get_sblock("row"))
+    run_parallel(sch, loops, n * c * h * w, device, PARALLEL_ELEMENTS)
     return sch.mod["main"]

@@ -21,42 +21,41 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.tirx.script import builder as T
 
-from edgeconv.layout import Layout
+from edgeconv.operators.pooling import POOLS
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import ceil_div, tile_start
+from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
+from edgeconv.schedules.tensor_expr import TensorTask, parameter
 from edgeconv.targets import Device
 
-OPERATORS = ("max_pool2d", "avg_pool2d")
 MOST_LOADS = 160  # of a tile; beyond it the code would be too long
 MOST_COLUMNS = 8  # outputs of a tile
-PARALLEL_ELEMENTS = 1 << 15
-
-Image = tuple[tuple[int, ...], Layout]  # shape and layout
 
 
-def supports(op: str, attrs: Mapping[str, Any], x: Image, out: Image, device: Device) -> bool:
+def supports(task: TensorTask, device: Device) -> bool:
     """Whether a pool runs on vectors of channels, and its window is small."""
-    block = x[1].block
-    if op not in OPERATORS or block < 2 or block != out[1].block:
+    x, out = task.inputs[0], task.outputs[0]
+    block = x.layout.block
+    if task.op not in POOLS or not task.is_float32 or block < 2 or block != out.layout.block:
         return False
     vectors = block > device.lanes or block & (block - 1) == 0
-    return vectors and _Tile(attrs, out[0][3], 1).loads <= MOST_LOADS
+    return vectors and _Tile(dict(task.attrs), out.shape[3], 1).loads <= MOST_LOADS
 
 
-def build(op: str, attrs: Mapping[str, Any], x: Image, out: Image, device: Device) -> tirx.PrimFunc:
-    """The scheduled kernel `(x, out)`; attributes are those of the operator."""
-    (n, c, h, w), layout = x
-    _, _, height, width = out[0]
-    lanes = min(layout.block, device.lanes)
-    vectors = ceil_div(layout.block, lanes)
+def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
+    """The scheduled kernel `(x, out)`."""
+    x, out, attrs = task.inputs[0], task.outputs[0], dict(task.attrs)
+    n, c, h, w = x.shape
+    _, _, height, width = out.shape
+    block = x.layout.block
+    lanes = min(block, device.lanes)
     tile = _best_tile(attrs, width)
 
     def body() -> None:
-        data, target = emit.interior("x", *x), emit.interior("out", *out)
-        grid = dict(n=n, chunk=ceil_div(c, layout.block), vector=vectors, y=height)
+        data, target = parameter("x", x), parameter("out", out)
+        grid = dict(n=n, chunk=ceil_div(c, block), vector=ceil_div(block, lanes), y=height)
         with emit.loops(**grid) as axes, emit.block("row"):
             image, chunk, vector, y = emit.all_spatial(grid, axes)
-            slots = emit.run(tile_start(vector, lanes, layout.block), lanes)
+            slots = emit.run(tile_start(vector, lanes, block), lanes)
             with T.serial(0, ceil_div(width, tile.columns)) as number:
                 first = tile_start(number, tile.columns, width)
 
@@ -66,12 +65,11 @@ def build(op: str, attrs: Mapping[str, Any], x: Image, out: Image, device: Devic
                 def store(j: int, value: Any) -> None:
                     emit.store(target, value, [image, chunk, y, first + j, slots])
 
-                _Window(op, attrs, (h, w), tile, lanes, (y, first)).emit(load, store)
+                _Window(task.op, attrs, (h, w), tile, lanes, (y, first)).emit(load, store)
 
-    sch = Schedule(emit.prim_func(op, body))
-    outer = sch.fuse(*sch.get_loops(sch.get_sblock("row")))
-    if device.cores > 1 and n * c * h * w >= PARALLEL_ELEMENTS:
-        sch.parallel(outer)
+    sch = Schedule(emit.prim_func(task.op, body))
+    loops = sch.get_loops(sch.get_sblock("row"))
+    run_parallel(sch, loops, n * c * h * w, device, PARALLEL_ELEMENTS)
     return sch.mod["main"]
 
 
@@ -109,18 +107,18 @@ class _Window:
         self.attrs, self.size, self.tile, self.lanes = attrs, size, tile, lanes
         self.is_max = op == "max_pool2d"
         top, left, _, _ = attrs["padding"]
-        row, column = at
-        self.row = row * attrs["stride"][0] - top
-        self.column = column * attrs["stride"][1] - left
+        row, column = at[0] * attrs["stride"][0] - top, at[1] * attrs["stride"][1] - left
+        # of the input: the row of each tap, and the column by offset in the tile
+        self.rows = [row + k * attrs["dilation"][0] for k in range(attrs["kernel"][0])]
+        self.columns = {offset: column + offset for offset in tile.offsets}
 
     def emit(self, load: Any, store: Any) -> None:
         """Reduce, in code without tests where no tap lies in the padding."""
-        rows, columns = self._rows(), self._columns()
+        rows, columns = self.rows, list(self.columns.values())
         (top, left, bottom, right), (h, w) = self.attrs["padding"], self.size
-        tests = [rows[0] >= 0] * bool(top) + [rows[-1] < h] * bool(bottom)
-        tests += [columns[min(columns)] >= 0] * bool(left) + [columns[max(columns)] < w] * bool(
-            right
-        )
+        vertical = ((top, rows[0] >= 0), (bottom, rows[-1] < h))
+        horizontal = ((left, columns[0] >= 0), (right, columns[-1] < w))
+        tests = [inside for padding, inside in (*vertical, *horizontal) if padding]
         if not tests:
             self._reduce(load, store, inner=True)
             return
@@ -130,18 +128,8 @@ class _Window:
             with T.Else():
                 self._reduce(load, store, inner=False)
 
-    def _rows(self) -> list[Any]:
-        """Row of the input of each tap."""
-        dilation = self.attrs["dilation"][0]
-        return [self.row + k * dilation for k in range(self.attrs["kernel"][0])]
-
-    def _columns(self) -> dict[int, Any]:
-        """Column of the input, by offset in the tile."""
-        return {offset: self.column + offset for offset in self.tile.offsets}
-
     def _reduce(self, load: Any, store: Any, *, inner: bool) -> None:
         """All outputs of the tile; `inner`: no tap lies in the padding."""
-        rows, columns = self._rows(), self._columns()
         fill = tirx.const(-math.inf if self.is_max else 0.0, f"float32x{self.lanes}")
         h, w = self.size
 
@@ -151,10 +139,13 @@ class _Window:
             nearest = [tirx.max(tirx.min(p, d - 1), 0) for p, d in ((row, h), (column, w))]
             return tirx.Select(_within(row, h) & _within(column, w), load(*nearest), fill)
 
-        sums = {o: self._join([tap(row, column) for row in rows]) for o, column in columns.items()}
+        sums = {
+            offset: self._join([tap(row, column) for row in self.rows])
+            for offset, column in self.columns.items()
+        }
         for j, read in enumerate(self.tile.reads):
             total = self._join([sums[offset] for offset in read])
-            store(j, total if self.is_max else self._mean(total, rows, columns, read, inner))
+            store(j, total if self.is_max else self._mean(total, read, inner))
 
     def _join(self, values: list[Any]) -> Any:
         """The largest, or the sum."""
@@ -165,16 +156,14 @@ class _Window:
         first, *others = values
         return functools.reduce(both, others, T.Bind(first))
 
-    def _mean(
-        self, total: Any, rows: list[Any], columns: dict[int, Any], read: list[int], inner: bool
-    ) -> Any:
+    def _mean(self, total: Any, read: list[int], inner: bool) -> Any:
         """A sum, divided by the size of the window or of its part in the image."""
         if inner or self.attrs["divisor"] == "full":
-            scale = 1.0 / (len(rows) * len(read))
+            scale = 1.0 / (len(self.rows) * len(read))
             return total * tirx.const(scale, f"float32x{self.lanes}")
         h, w = self.size
-        down = sum(tirx.Cast("int32", _within(row, h)) for row in rows)
-        across = sum(tirx.Cast("int32", _within(columns[o], w)) for o in read)
+        down = sum(tirx.Cast("int32", _within(row, h)) for row in self.rows)
+        across = sum(tirx.Cast("int32", _within(self.columns[o], w)) for o in read)
         return total / tirx.Broadcast(tirx.Cast("float32", down * across), self.lanes)
 
 

@@ -11,6 +11,7 @@ overlaps its neighbour. Padding lanes of the last block repeat its last channel.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
@@ -18,57 +19,63 @@ from tvm.s_tir import Schedule
 from tvm.tirx import Ramp
 from tvm.tirx.script import builder as T
 
-from edgeconv.layout import Layout
+from edgeconv.layout import PLAIN
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import ceil_div, tile_start
+from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
+from edgeconv.schedules.tensor_expr import Tensor, TensorTask, parameter
 from edgeconv.targets import Device
 
-PARALLEL_ELEMENTS = 1 << 15
 
-
-def supports(
-    shape: tuple[int, ...], dtype: str, source: Layout, target: Layout, device: Device
-) -> bool:
+def supports(task: TensorTask, device: Device) -> bool:
     """Whether one side is NCHW, the other has channels side by side, and a tile fits the map."""
-    if dtype != "float32" or len(shape) != 4 or shape[2] * shape[3] < device.lanes:
+    if task.op not in ("copy", "slices", "volumes") or not task.is_float32:
         return False
-    planes, channels = sorted((source, target), key=lambda layout: layout.block)
+    shape = _images(task)
+    if len(shape) != 4 or shape[2] * shape[3] < device.lanes:
+        return False
+    sides = (task.inputs[0].layout, task.outputs[0].layout)
+    planes, channels = sorted(sides, key=lambda layout: layout.block)
     if planes.block > 1 or channels.block < 2 or any(planes.halo):
         return False
     nhwc = channels.block == shape[1]
     return shape[1] >= device.lanes and (nhwc or channels.block % device.lanes == 0)
 
 
-def build(
-    shape: tuple[int, ...],
-    source: Layout,
-    target: Layout,
-    device: Device,
-    *,
-    aligned: bool = True,
-    depth: int = 1,
-) -> tirx.PrimFunc:
-    """The scheduled kernel `(source, target)`; `aligned` is False if a caller owns the source.
+def _images(task: TensorTask) -> tuple[int, ...]:
+    """[N, C, H, W]; those of volumes are slices."""
+    return (task.inputs if task.op == "volumes" else task.outputs)[0].shape
 
-    With `depth`, images are slices of volumes, whose planes lie as [N/depth, C, depth, H·W].
+
+def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
+    """The scheduled kernel `(source, target)`.
+
+    The planes of `depth` slices of a volume lie as [N/depth, C, depth, H·W].
     """
-    n, c, h, w = shape
+    source, target = task.inputs[0], task.outputs[0]
+    n, c, h, w = _images(task)
+    volumes = {"slices": source, "volumes": target}.get(task.op)
+    depth = 1 if volumes is None else volumes.shape[2]
     lanes, pixels = device.lanes, h * w
-    to_blocks = target.block > 1
-    blocked = target if to_blocks else source
-    nhwc = blocked.block == c
+    to_blocks = target.layout.block > 1
+    block = (target if to_blocks else source).layout.block
+    nhwc = block == c
     runs, tiles = ceil_div(c, lanes), ceil_div(pixels, lanes)
 
+    def declared(name: str, side: Tensor) -> Any:
+        if side.layout.block < 2:
+            side = replace(side, shape=(n // depth, c, depth, pixels), layout=PLAIN)
+        return parameter(name, side)
+
     def body() -> None:
-        planes, blocks = _parameters(shape, depth, source, target, aligned)
+        sides = [declared("source", source), declared("target", target)]
+        planes, blocks = sides if to_blocks else sides[::-1]
         every = Ramp(0, 1, lanes)
 
         def plane(i: Any, channel: Any, first: Any) -> tuple[Any, ...]:
             return (i // depth, channel, i % depth, first + every)
 
         def pixel(i: Any, start: Any, position: Any) -> tuple[Any, ...]:
-            at = (start // blocked.block, position // w, position % w)
-            return (i, *at, start % blocked.block + every)
+            return (i, start // block, position // w, position % w, start % block + every)
 
         grid = dict(n=n, c=runs, p=tiles)
         with emit.loops(**grid) as axes, emit.block("tile"):
@@ -86,35 +93,14 @@ def build(
                 return
             vectors = [blocks[pixel(i, start, first + k)] for k in range(lanes)]
             for k, vector in enumerate(transpose(vectors, lanes)):
-                if nhwc or c % lanes == 0:
-                    emit.store(planes, vector, list(plane(i, start + k, first)))
-                    continue
-                with T.If(start + k < c), T.Then():  # padding lanes have no plane
+                # padding lanes have no plane
+                with emit.when(None if nhwc or c % lanes == 0 else start + k < c):
                     emit.store(planes, vector, list(plane(i, start + k, first)))
 
     sch = Schedule(emit.prim_func("relayout", body))
-    outer = sch.fuse(*sch.get_loops(sch.get_sblock("tile"))[:2])
-    if device.cores > 1 and n * c * pixels >= PARALLEL_ELEMENTS:
-        sch.parallel(outer)
+    loops = sch.get_loops(sch.get_sblock("tile"))[:2]
+    run_parallel(sch, loops, n * c * pixels, device, PARALLEL_ELEMENTS)
     return sch.mod["main"]
-
-
-def _parameters(
-    shape: tuple[int, ...], depth: int, source: Layout, target: Layout, aligned: bool
-) -> tuple[Any, Any]:
-    """(planes, blocks), declared in the order source, target."""
-    n, c, h, w = shape
-    declared: list[Any] = []
-    for name, layout in (("source", source), ("target", target)):
-        if layout.block > 1:
-            declared.append(emit.interior(name, shape, layout))
-        else:
-            alignment = 64 if aligned or name == "target" else 4
-            plain = tirx.decl_buffer(
-                (n // depth, c, depth, h * w), "float32", name=name, data_alignment=alignment
-            )
-            declared.append(T.arg(name, plain))
-    return (declared[0], declared[1]) if target.block > 1 else (declared[1], declared[0])
 
 
 def transpose(vectors: list[Any], lanes: int) -> list[Any]:

@@ -110,10 +110,7 @@ def _parallel(sch: Schedule, loops: list[Any], work: int, device: Device) -> Any
 
 
 def _work(sch: Schedule, loops: list[Any]) -> int:
-    total = 1
-    for loop in loops:
-        total *= _extent(sch, loop)
-    return total
+    return math.prod(_extent(sch, loop) for loop in loops)
 
 
 def _schedule_map(sch: Schedule, loops: list[Any], device: Device) -> None:

@@ -3,11 +3,10 @@ rule.
 
 Blocked activations ([N, C/b, H, W, b], see Layout) are handled in one of two ways:
 - channelwise operators (elementwise, pooling, spatial reductions, aligned concat) run on the five
-  axes
-  as they lie in memory, the lane axis innermost and vectorised;
+  axes as they lie in memory, the lane axis innermost and vectorised;
 - all others see an NCHW view of their operands, which is inlined, and write their result into
-  whatever
-  layout the graph wants. No operator needs a separate layout transform before or behind it.
+  whatever layout the graph wants.
+No operator needs a separate layout transform before or behind it.
 """
 
 from __future__ import annotations
@@ -18,9 +17,11 @@ from typing import Any
 
 import tvm_ffi
 from tvm import te, tirx
+from tvm.tirx.script import builder as T
 
 from edgeconv.layout import Layout
 from edgeconv.operators.fused import pattern_of
+from edgeconv.operators.pooling import POOLS
 from edgeconv.operators.registry import Pattern, get
 from edgeconv.schedules import emit, rules
 from edgeconv.targets import Device
@@ -45,8 +46,22 @@ class TensorTask:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
+    @property
+    def is_float32(self) -> bool:
+        """Whether all operands and results are."""
+        return all(t.dtype == "float32" for t in (*self.inputs, *self.outputs))
 
-CHANNELWISE_WINDOWS = ("max_pool2d", "avg_pool2d")
+
+def parameter(name: str, tensor: Tensor) -> Any:
+    """A parameter of a kernel that is written with `emit`: a tensor without its halo."""
+    return T.arg(name, _buffer(name, tensor))
+
+
+def _buffer(name: str, tensor: Tensor) -> Any:
+    t = tensor
+    return emit.interior_buffer(name, t.shape, t.layout, t.dtype, aligned=t.aligned)
+
+
 ROWS_OR_COLUMNS = ("interpolate", "gather")  # by a table, along one axis
 
 
@@ -64,7 +79,7 @@ def runs_blocked(op: str, attrs: dict[str, Any], inputs: Sequence[Tensor], out: 
         return attrs["axis"] in (2, 3) and inputs[0].layout.block == block
     if any(t.layout.block != block for t in inputs):
         return False
-    if op in CHANNELWISE_WINDOWS:
+    if op in POOLS:
         return True
     if op == "concat":
         return attrs["axis"] == 1 and all(t.shape[1] % block == 0 for t in inputs[:-1])
@@ -150,7 +165,7 @@ def compute(task: TensorTask) -> tirx.PrimFunc:
             _blocked_view(x, t.shape, block) if elementwise and t.layout.block == 0 else x
             for x, t in zip(operands, task.inputs, strict=True)
         ]
-        if task.op in CHANNELWISE_WINDOWS:
+        if task.op in POOLS:
             attrs = _with_lane_axis(attrs)
         results = op(*views, **attrs)
         if elementwise:
@@ -190,7 +205,7 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
 def _place_buffers(func: tirx.PrimFunc, tensors: Sequence[Tensor]) -> tirx.PrimFunc:
     """Give parameters with a halo their strides and offset; forget alignment that is not there."""
     swaps = [
-        (param, emit.interior_buffer(param.name, t.shape, t.layout, t.dtype, aligned=t.aligned))
+        (param, _buffer(param.name, t))
         for param, t in zip(func.params, tensors, strict=True)
         if any(t.layout.halo) or not t.aligned
     ]

@@ -13,8 +13,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgeconv.graph.channel_components import is_dense, is_grouped, keeps_channels
+from edgeconv.graph.channel_components import (
+    is_dense,
+    is_grouped,
+    keeps_channels,
+    take_channels,
+    take_constant,
+    take_filters,
+)
+from edgeconv.graph.channel_gathers import channel_run
 from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.graph.linked import Linked
 
 
 class ChannelClasses:
@@ -23,7 +32,8 @@ class ChannelClasses:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._first: dict[Value, np.ndarray] = {}  # [C], a number of each channel's class
-        self._parent: list[int] = []
+        self._count = 0  # of numbers
+        self._linked = Linked[int]()
         self._fixed: set[int] = set()
         for value in graph.inputs:
             self._fix(value)
@@ -31,7 +41,7 @@ class ChannelClasses:
             self._enter(node)
         for value in graph.outputs:
             self._fix(value)
-        roots = np.array([self._root(i) for i in range(len(self._parent))], np.int64)
+        roots = np.array([self._linked.root(i) for i in range(self._count)], np.int64)
         self.of = {value: roots[numbers] for value, numbers in self._first.items()}
         self.fixed = np.zeros(len(roots), bool)
         self.fixed[roots[list(self._fixed)]] = True
@@ -64,36 +74,27 @@ class ChannelClasses:
         """Join the inputs of each group with its outputs."""
         groups = node.attrs["groups"]
         numbers = self._numbers(node.inputs[0]).reshape(groups, -1)
-        for group in numbers:
-            for number in group[1:]:
-                self._parent[self._root(int(number))] = self._root(int(group[0]))
+        for group in numbers.tolist():
+            self._linked.join(group)
         per_group = node.output.shape[1] // groups
         self._first[node.output] = np.repeat(numbers[:, 0], per_group)
 
     def _join(self, numbers: np.ndarray, values: list[Value]) -> None:
         """Let channels of all `values` be in the classes of these numbers."""
         for value in values:
-            for a, b in zip(numbers.tolist(), self._numbers(value).tolist(), strict=True):
-                self._parent[self._root(b)] = self._root(a)
+            for pair in zip(numbers.tolist(), self._numbers(value).tolist(), strict=True):
+                self._linked.join(pair)
 
     def _numbers(self, value: Value) -> np.ndarray:
         """A number for each channel, new ones if the value was not seen before."""
         if value not in self._first:
             channels = value.shape[1] if len(value.shape) > 1 else 0
-            start = len(self._parent)
-            self._first[value] = np.arange(start, start + channels)
-            self._parent += range(start, start + channels)
+            self._first[value] = self._count + np.arange(channels)
+            self._count += channels
         return self._first[value]
 
     def _fix(self, value: Value) -> None:
         self._fixed.update(self._numbers(value).tolist())
-
-    def _root(self, number: int) -> int:
-        parent = self._parent
-        while parent[number] != number:
-            parent[number] = parent[parent[number]]
-            number = parent[number]
-        return number
 
     def keep(self, kept: np.ndarray) -> None:
         """Leave out all channels whose classes are not in `kept`, a table of truth values."""
@@ -132,26 +133,21 @@ def is_join(node: Node) -> bool:
 
 def is_part(node: Node) -> bool:
     """A slice of neighbouring channels."""
-    if node.op != "slice" or len(node.output.shape) < 2 or node.inputs[0].is_constant:
-        return False
-    x, out = node.inputs[0].shape, node.output.shape
-    return x[:1] + x[2:] == out[:1] + out[2:] and all(step == 1 for step in node.attrs["step"])
+    return channel_run(node) is not None and not node.inputs[0].is_constant
 
 
 def _take(graph: Graph, node: Node, lost: dict[Value, np.ndarray]) -> None:
     """Adapt a node's constants and attributes to what is left of its channels."""
-    channels = node.output.shape[1] if len(node.outputs) == 1 and node.output in lost else 0
     out = lost.get(node.outputs[0])
     if node.op == "conv2d":
         data = lost.get(node.inputs[0])
         if data is not None and is_dense(node):
-            _replace(graph, node, 1, 1, data)
+            take_constant(graph, node, 1, np.flatnonzero(data), axis=1)
         elif data is not None:
             groups = node.attrs["groups"]
             node.attrs["groups"] = int(data.reshape(groups, -1)[:, 0].sum())
         if out is not None:
-            for position in range(1, 2 + bool(node.attrs.get("has_bias"))):
-                _replace(graph, node, position, 0, out)
+            take_filters(graph, node, np.flatnonzero(out))
     elif is_join(node) and out is not None:
         node.inputs = [v for v in node.inputs if v not in lost or lost[v].any()]
     elif is_part(node) and node.inputs[0] in lost:
@@ -160,17 +156,5 @@ def _take(graph: Graph, node: Node, lost: dict[Value, np.ndarray]) -> None:
         before, inside = data[: begin[1]], data[begin[1] : begin[1] + size[1]]
         node.attrs["begin"] = (begin[0], int(before.sum()), *begin[2:])
         node.attrs["size"] = (size[0], int(inside.sum()), *size[2:])
-    elif out is not None and node.op == "reshape":
-        shape = node.attrs["shape"]
-        node.attrs["shape"] = (shape[0], int(out.sum()), *shape[2:])
     elif out is not None:
-        for position, value in enumerate(node.inputs):
-            if value.is_constant and value.size == channels > 1:
-                _replace(graph, node, position, value.shape.index(channels), out)
-
-
-def _replace(graph: Graph, node: Node, position: int, axis: int, kept: np.ndarray) -> None:
-    """Keep some of a constant operand's entries along an axis."""
-    value = node.inputs[position]
-    assert value.data is not None
-    node.inputs[position] = graph.constant(value.name, np.compress(kept, value.data, axis))
+        take_channels(graph, node, len(out), np.flatnonzero(out))

@@ -15,9 +15,10 @@ import numpy as np
 
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.linked import Linked
+from edgeconv.graph.parts import has_constant_weights
 from edgeconv.operators import registry
+from edgeconv.operators.pooling import POOLS
 
-_POOLS = ("max_pool2d", "avg_pool2d")
 BINARY = ("add", "subtract", "multiply", "maximum", "minimum")
 
 
@@ -48,37 +49,44 @@ class Component:
         for value in self.values:
             value.shape = (value.shape[0], len(kept), *value.shape[2:])
         for node in self.makers:
-            first = 1
-            _take_constants(graph, node, range(first, 2 + bool(node.attrs.get("has_bias"))), kept)
+            take_filters(graph, node, kept)
         for node in self.readers:
-            weight = node.inputs[1]
-            assert weight.data is not None
-            node.inputs[1] = graph.constant(weight.name, weight.data[:, kept])
+            take_constant(graph, node, 1, kept, axis=1)
         for node in self.inner:
             if node.op == "conv2d":
-                _take_constants(graph, node, range(1, 2 + bool(node.attrs.get("has_bias"))), kept)
+                take_filters(graph, node, kept)
                 node.attrs["groups"] = len(kept)
-            elif node.op == "reshape":
-                shape = node.attrs["shape"]
-                node.attrs["shape"] = (shape[0], len(kept), *shape[2:])
             else:
-                for position, value in enumerate(node.inputs):
-                    if value.data is not None and value.size == channels > 1:
-                        axis = value.shape.index(channels)
-                        data = np.take(value.data, kept, axis)
-                        node.inputs[position] = graph.constant(value.name, data)
+                take_channels(graph, node, channels, kept)
 
 
-def _take_constants(graph: Graph, node: Node, positions: range, kept: np.ndarray) -> None:
-    for position in positions:
-        data = node.inputs[position].data
-        assert data is not None
-        node.inputs[position] = graph.constant(node.inputs[position].name, data[kept])
+def take_filters(graph: Graph, node: Node, kept: np.ndarray) -> None:
+    """Let filter i of a convolution be what filter kept[i] was."""
+    for position in range(1, 2 + bool(node.attrs.get("has_bias"))):
+        take_constant(graph, node, position, kept)
+
+
+def take_channels(graph: Graph, node: Node, channels: int, kept: np.ndarray) -> None:
+    """Let what any other operator knows of channel i of `channels` be what it knew of kept[i]."""
+    if node.op == "reshape":
+        shape = node.attrs["shape"]
+        node.attrs["shape"] = (shape[0], len(kept), *shape[2:])
+        return
+    for position, value in enumerate(node.inputs):
+        if value.is_constant and value.size == channels > 1:
+            take_constant(graph, node, position, kept, value.shape.index(channels))
+
+
+def take_constant(graph: Graph, node: Node, position: int, kept: np.ndarray, axis: int = 0) -> None:
+    """Let entry i of a constant operand be what entry kept[i] was."""
+    value = node.inputs[position]
+    assert value.data is not None
+    node.inputs[position] = graph.constant(value.name, np.take(value.data, kept, axis))
 
 
 def components(graph: Graph) -> list[Component]:
     """All components that nothing but convolutions touches, in the order of their values."""
-    linked = Linked()
+    linked = Linked[Value]()
     pinned: set[Value] = {*graph.inputs, *graph.outputs}
     for node in graph.nodes:
         data = [v for v in node.inputs if not v.is_constant]
@@ -97,7 +105,7 @@ def components(graph: Graph) -> list[Component]:
     return [c for c in found.values() if len({v.shape[1] for v in c.values}) == 1]
 
 
-def _enter(node: Node, found: dict[Value, Component], linked: Linked) -> None:
+def _enter(node: Node, found: dict[Value, Component], linked: Linked[Value]) -> None:
     """Note a node in the components it touches."""
     output = found.get(linked.root(node.outputs[0]))
     if is_dense(node):
@@ -166,16 +174,20 @@ def is_grouped(node: Node) -> bool:
     return _is_convolution(node) and node.attrs["groups"] > 1
 
 
+def is_plain(node: Node) -> bool:
+    """A convolution of a map without gaps, in groups or not, with constant weights."""
+    return _is_convolution(node) and node.attrs.get("input_stride", (1, 1)) == (1, 1)
+
+
 def _is_convolution(node: Node) -> bool:
     a = node.attrs
     if node.op != "conv2d" or node.output.dtype != "float32":
         return False
-    operands = node.inputs[1:-1] if a.get("has_residual") else node.inputs[1:]
     special = a.get("depth") is not None or a.get("clusters") is not None
     special = special or a.get("input_shuffle", 1) > 1
     residual = not a.get("has_residual") or not node.inputs[-1].is_constant
     data = not node.inputs[0].is_constant
-    return data and residual and not special and all(v.is_constant for v in operands)
+    return data and residual and not special and has_constant_weights(node)
 
 
 def keeps_channels(node: Node) -> bool:
@@ -195,7 +207,7 @@ def keeps_channels(node: Node) -> bool:
         if node.op == "reshape":
             pixels = {*x[2:], *shape[2:]}
             return len(x) >= 2 and x[:2] == shape[:2] and pixels <= {1}
-        return node.op in _POOLS or registry.get(node.op).scalar is not None
+        return node.op in POOLS or registry.get(node.op).scalar is not None
     if node.op not in BINARY or len(node.inputs) != 2:
         return False
     return all(_has_channels(v, shape) for v in node.inputs)

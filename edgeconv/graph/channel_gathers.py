@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeconv.graph.channel_components import component_above
+from edgeconv.graph.channel_components import component_above, is_plain
 from edgeconv.graph.fold_shuffle import NARROW, recognise_shuffle
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.operators.convolution import shuffled
@@ -83,6 +83,20 @@ def channel_order(node: Node) -> np.ndarray | None:
     return np.asarray(shuffled(channels, len(channels), node.attrs["groups"]))
 
 
+def channel_run(node: Node) -> range | None:
+    """The neighbouring channels that a slice takes, if it takes nothing but those."""
+    order = channel_order(node) if node.op == "slice" else None
+    if order is None or not len(order):
+        return None
+    run = range(int(order[0]), int(order[-1]) + 1)
+    return run if len(run) == len(order) else None
+
+
+def is_whole(run: range, channels: int, block: int) -> bool:
+    """Whether neighbouring ones of `channels` are whole blocks; the last may be incomplete."""
+    return run.start % block == 0 and (run.stop % block == 0 or run.stop == channels)
+
+
 def _concatenated(node: Node, producers: dict[Value, Node], known: dict[Value, Found]) -> Found:
     """`gathered` for a concatenation; a part may be the whole tensor."""
     if node.attrs["axis"] != 1:
@@ -131,7 +145,7 @@ def _fold_before(graph: Graph) -> bool:
         if source.is_constant:
             continue
         for reader in readers:
-            _widen(graph, reader, source, order)
+            widen(graph, reader, source, order)
             reader.source = (*_sources(value, source, producers), *reader.source)
         graph.prune()
         return True
@@ -143,24 +157,14 @@ def _takes_gathering(node: Node) -> bool:
 
     Narrow groups of wide kernels have a schedule of their own, and depthwise ones too.
     """
-    if node.op != "conv2d" or node.attrs["groups"] < 2 or not is_plain(node):
+    if not is_plain(node) or node.attrs["groups"] < 2:
         return False
     _, per_group, *kernel = node.inputs[1].shape
     return per_group >= (2 if max(kernel) == 1 else NARROW)
 
 
-def is_plain(node: Node) -> bool:
-    """A float32 convolution of maps with constant weights and bias."""
-    a = node.attrs
-    operands = node.inputs[1:-1] if a.get("has_residual") else node.inputs[1:]
-    plain = a.get("depth") is None and a.get("input_stride", (1, 1)) == (1, 1)
-    whole = a.get("input_shuffle", 1) == 1 and a.get("clusters") is None
-    same = node.output.dtype == "float32" and all(v.is_constant for v in operands)
-    return plain and whole and same
-
-
-def _widen(graph: Graph, node: Node, source: Value, order: np.ndarray) -> None:
-    """Let a grouped convolution of source[:, order] read `source` instead."""
+def widen(graph: Graph, node: Node, source: Value, order: np.ndarray) -> None:
+    """Let a convolution of source[:, order], in groups or not, read `source` instead."""
     weight = node.inputs[1]
     assert weight.data is not None
     k, cpg, *kernel = weight.shape

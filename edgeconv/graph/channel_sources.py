@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeconv.graph.channel_gathers import GATHERS, channel_order, is_plain
+from edgeconv.graph.channel_components import is_depthwise, is_plain
+from edgeconv.graph.channel_gathers import GATHERS, channel_order, channel_run, is_whole, widen
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.linked import Linked
 
@@ -32,7 +33,7 @@ def read_channels_at_source(graph: Graph, lanes: int) -> int:
     """
     producers = graph.producers()
     nodes = [n for n in graph.nodes if n.op in GATHERS]
-    linked = Linked()
+    linked = Linked[Value]()
     for node in nodes:
         made = [v for v in node.inputs if v in producers and producers[v].op in GATHERS]
         linked.join([node.output, *made])
@@ -99,9 +100,9 @@ class _Gathers:
             if part.shape[1] % self.lanes == 0:
                 continue
             maker = producers.get(part)
-            if maker is None or maker.op != "conv2d" or maker.attrs["groups"] > 1:
+            if maker is None or not is_plain(maker):
                 return False
-            if not is_plain(maker) or maker.attrs.get("has_residual"):
+            if maker.attrs["groups"] > 1 or maker.attrs.get("has_residual"):
                 return False
             if part in self.graph.outputs or any(r not in self.nodes for r in consumers[part]):
                 return False
@@ -153,7 +154,7 @@ class _Gathers:
             for reader in (*self.dense[value], *self.depthwise[value]):
                 reader.source = (*reader.source, *source)  # it is named after the first
             for reader in self.dense[value]:
-                _read(self.graph, reader, join, order)
+                widen(self.graph, reader, join, order)
             for reader in self.depthwise[value]:
                 self._keep_order(reader, join, order)
 
@@ -202,7 +203,7 @@ class _Gathers:
         reader.attrs["groups"] = join.shape[1]
         out.shape = (out.shape[0], join.shape[1], *out.shape[2:])
         for node in self.graph.consumers()[out]:
-            _read(self.graph, node, out, order)
+            widen(self.graph, node, out, order)
 
     def _source(self, value: Value) -> list[str]:
         """Names of the ONNX nodes that move channels on the way to `value`."""
@@ -226,11 +227,8 @@ def _is_free(node: Node, lanes: int) -> bool:
     """Whether whole vectors stay together: joined in place, or read in place."""
     if node.op == "concat":
         return all(v.shape[1:2] and v.shape[1] % lanes == 0 for v in node.inputs[:-1])
-    order = channel_order(node)
-    if order is None or node.op != "slice":
-        return False
-    ends = order[-1] + 1 == node.inputs[0].shape[1] or len(order) % lanes == 0
-    return bool(order[0] % lanes == 0 and np.all(np.diff(order) == 1) and ends)
+    run = channel_run(node)
+    return run is not None and is_whole(run, node.inputs[0].shape[1], lanes)
 
 
 def _origins(nodes: Sequence[Node], parts: Sequence[Value]) -> dict[Value, np.ndarray] | None:
@@ -258,29 +256,16 @@ def _origins(nodes: Sequence[Node], parts: Sequence[Value]) -> dict[Value, np.nd
 
 def _is_dense(node: Node, value: Value) -> bool:
     """A pointwise convolution that reads all channels of `value` as its data."""
-    if node.op != "conv2d" or node.attrs["groups"] > 1 or not is_plain(node):
+    if not is_plain(node) or node.attrs["groups"] > 1:
         return False
     return node.inputs[1].shape[2:] == (1, 1) and _reads_once(node, value)
 
 
 def _is_depthwise(node: Node, value: Value) -> bool:
     """A depthwise convolution of `value` with as many outputs."""
-    if node.op != "conv2d" or not is_plain(node) or node.attrs.get("has_residual"):
-        return False
-    channels = value.shape[1]
-    same = node.attrs["groups"] == channels == node.inputs[1].shape[0]
-    return same and channels > 1 and _reads_once(node, value)
+    plain = is_depthwise(node) and is_plain(node) and not node.attrs.get("has_residual")
+    return plain and _reads_once(node, value)
 
 
 def _reads_once(node: Node, value: Value) -> bool:
     return node.inputs[0] is value and all(v is not value for v in node.inputs[1:])
-
-
-def _read(graph: Graph, node: Node, join: Value, order: np.ndarray) -> None:
-    """Let a pointwise convolution of join[:, order] read `join`."""
-    weight = node.inputs[1]
-    assert weight.data is not None
-    wide = np.zeros((weight.shape[0], join.shape[1], 1, 1), np.float64)
-    np.add.at(wide.swapaxes(0, 1), order, weight.data.astype(np.float64).swapaxes(0, 1))
-    node.inputs[0] = join
-    node.inputs[1] = graph.constant(weight.name, wide.astype(np.float32))

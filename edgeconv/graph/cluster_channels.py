@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeconv.clusters import Clusters
+from edgeconv.graph.channel_components import is_plain
 from edgeconv.graph.ir import Graph, Node
 
 WORTHWHILE = 0.8  # of a dense convolution's products, in tiles of TILE output channels
@@ -26,19 +27,9 @@ def cluster_channels(graph: Graph) -> int:
     return sum(_cluster(graph, node) for node in graph.nodes)
 
 
-def _is_candidate(node: Node) -> bool:
-    a = node.attrs
-    if node.op != "conv2d" or a["groups"] != 1 or node.output.dtype != "float32":
-        return False
-    whole = a.get("depth") is None and a.get("input_stride", (1, 1)) == (1, 1)
-    operands = node.inputs[1:-1] if a.get("has_residual") else node.inputs[1:]
-    shuffle = a.get("input_shuffle", 1) > 1 or a.get("clusters") is not None
-    return whole and not shuffle and all(v.is_constant for v in operands)
-
-
 def find_clusters(node: Node) -> Clusters | None:
     """The clusters of a convolution's channels; None if it has none worth a kernel of its own."""
-    if not _is_candidate(node):
+    if not is_plain(node) or node.attrs["groups"] > 1:
         return None
     weight = node.inputs[1].data
     assert weight is not None

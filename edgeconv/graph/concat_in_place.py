@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgeconv.graph.channel_gathers import channel_order
+from edgeconv.graph.channel_gathers import channel_run, is_whole
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.plan import Plan
 from edgeconv.layout import ALIGNMENT, Layout
@@ -78,16 +78,14 @@ def _read_in_place(graph: Graph, plan: Plan, directly: dict[Node, set[Value]]) -
     written = {v for operands in directly.values() for v in operands}
     found = []
     for node in graph.nodes:
-        if node.op != "slice" or node.output in written or node.output in graph.outputs:
+        run = channel_run(node)
+        if run is None or node.output in written or node.output in graph.outputs:
             continue
         x, out = node.inputs[0], node.output
         if x.is_constant or len(x.shape) != 4 or x.shape[0] != 1 or 0 in out.shape:
             continue
-        order, block = channel_order(node), plan.layouts[x].block
-        if order is None or plan.layouts[out].block != block or (np.diff(order) != 1).any():
-            continue
-        ends = order[-1] + 1 == x.shape[1] or len(order) % max(block, 1) == 0
-        if ends and order[0] % max(block, 1) == 0:
+        block = plan.layouts[x].block
+        if plan.layouts[out].block == block and is_whole(run, x.shape[1], max(block, 1)):
             found.append(node)
     return found
 

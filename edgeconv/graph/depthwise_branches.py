@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeconv.graph.depthwise_terms import Finder, Term, identity, make_node, put
+from edgeconv.graph.depthwise_terms import Finder, Term, identity, make_node, put, put_sum
 from edgeconv.graph.ir import Graph, Node, Value
 
 
@@ -48,10 +48,7 @@ def _gather_sum(graph: Graph, finder: Finder, root: Node) -> bool:
             }
         rest = [v for i, v in enumerate(leaves) if i not in members]
         terms = [members[i] for i in sorted(members)]
-        nodes = [make_node(graph, terms, root.output.shape[2:], root.name, concat=False)]
-        for leaf in rest:
-            nodes.append(graph.make("add", [nodes[-1].output, leaf], name=root.name))
-        put(graph, root, nodes, root.source)
+        put_sum(graph, root, terms, rest)
         return True
     return False
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeconv.graph.channel_components import is_depthwise, is_plain
 from edgeconv.graph.fold_scale import per_channel
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.operators import registry
@@ -48,7 +49,7 @@ class Finder:
 
     def is_private(self, value: Value) -> bool:
         """Whether one operand reads the value, and nobody outside the graph."""
-        return len(self.consumers.get(value, [])) == 1 and value not in self.graph.outputs
+        return self.graph.sole_reader(value, self.consumers) is not None
 
     def linear(self, value: Value) -> Term | None:
         """The value as a private depthwise convolution, or as x times one number a channel."""
@@ -122,9 +123,7 @@ def term_of(node: Node) -> Term | None:
         return None
     x, (top, left, *_) = node.inputs[0], a["padding"]
     if node.op == "conv2d":
-        depthwise = a["groups"] == x.shape[1] == weight.shape[0] > 1 and weight.shape[1] == 1
-        plain = a.get("input_shuffle", 1) == 1 and a.get("input_stride", (1, 1)) == (1, 1)
-        if not depthwise or not plain or a.get("depth") is not None or min(a["padding"]) < 0:
+        if not is_depthwise(node) or not is_plain(node) or min(a["padding"]) < 0:
             return None
         dy, dx = a["dilation"]
         places = [(kh * dy, kw * dx) for kh, kw in np.ndindex(*weight.shape[2:])]
@@ -234,6 +233,14 @@ def make_node(
         inputs.append(graph.constant(f"{name}.bias", np.concatenate(biases).astype(np.float32)))
     source = tuple(dict.fromkeys(s for term in terms for s in term.source))
     return graph.make(op, inputs, name=name, source=source, has_bias=len(inputs) > 2, **attrs)
+
+
+def put_sum(graph: Graph, root: Node, terms: Sequence[Term], rest: Sequence[Value]) -> None:
+    """Replace an addition by a node for the terms and additions of the rest."""
+    nodes = [make_node(graph, terms, root.output.shape[2:], root.name, concat=False)]
+    for value in rest:
+        nodes.append(graph.make("add", [nodes[-1].output, value], name=root.name))
+    put(graph, root, nodes, root.source)
 
 
 def put(graph: Graph, old: Node, new: Sequence[Node], source: Iterable[str]) -> None:

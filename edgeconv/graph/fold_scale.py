@@ -28,7 +28,7 @@ def _fold_one(graph: Graph) -> bool:
             conv = producers.get(x)
             if conv is None or conv.op not in CONVOLUTIONS or c.data is None:
                 continue
-            if len(consumers.get(x, [])) != 1 or x in graph.outputs or not _is_bare(conv):
+            if graph.sole_reader(x, consumers) is None or not _is_bare(conv):
                 continue
             channels = per_channel(c.data, x)
             if channels is not None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgeconv.graph.channel_components import is_depthwise
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.operators.convolution import shuffled
 
-NARROW = (
-    8  # with fewer channels a group, the schedule's lane permutes are worth more than this fold
-)
+# with fewer channels a group, the schedule's lane permutes are worth more than this fold
+NARROW = 8
 
 
 def fold_shuffle(graph: Graph) -> int:
@@ -30,7 +30,7 @@ def recognise_shuffle(graph: Graph) -> bool:
     producers, consumers = graph.producers(), graph.consumers()
 
     def private(value: Value) -> bool:
-        return len(consumers.get(value, [])) == 1 and value not in graph.outputs
+        return graph.sole_reader(value, consumers) is not None
 
     for index, last in enumerate(graph.nodes):
         if last.op != "reshape":
@@ -75,12 +75,11 @@ def _advance(graph: Graph) -> bool:
     """Move one shuffle past, or into, the convolution that alone reads it."""
     consumers = graph.consumers()
     for shuffle in graph.nodes:
-        if shuffle.op != "channel_shuffle" or shuffle.output in graph.outputs:
+        if shuffle.op != "channel_shuffle":
             continue
-        readers = consumers.get(shuffle.output, [])
-        if len(readers) != 1 or readers[0].op != "conv2d":
+        conv = graph.sole_reader(shuffle.output, consumers)
+        if conv is None or conv.op != "conv2d":
             continue
-        conv = readers[0]
         # the shuffled value must be the data, not the residual
         if conv.inputs[0] is not shuffle.output or conv.attrs.get("input_shuffle", 1) > 1:
             continue
@@ -88,7 +87,7 @@ def _advance(graph: Graph) -> bool:
         if weight.data is None or weight.dtype != "float32":
             continue
         order = shuffled(np.arange(shuffle.output.shape[1]), shuffle.output.shape[1], groups)
-        if _is_plain_depthwise(conv):
+        if is_depthwise(conv) and not conv.attrs.get("has_residual"):
             _move_behind(graph, shuffle, conv, order)
         elif conv.attrs["groups"] == 1:
             conv.inputs[0] = shuffle.inputs[0]
@@ -105,14 +104,6 @@ def _advance(graph: Graph) -> bool:
         conv.source = shuffle.source + conv.source
         return True
     return False
-
-
-def _is_plain_depthwise(conv: Node) -> bool:
-    """Depthwise with one output a channel, nothing but constants and an activation behind it."""
-    channels = conv.inputs[0].shape[1]
-    same = conv.attrs["groups"] == channels == conv.inputs[1].shape[0]
-    constant = all(v.is_constant for v in conv.inputs[1:])
-    return same and constant and not conv.attrs.get("has_residual")
 
 
 def _move_behind(graph: Graph, shuffle: Node, conv: Node, order: np.ndarray) -> None:

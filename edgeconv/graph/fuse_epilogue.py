@@ -20,6 +20,9 @@ def _fuse_one(graph: Graph) -> bool:
     producers, consumers = graph.producers(), graph.consumers()
     position = {n: i for i, n in enumerate(graph.nodes)}
 
+    def made(value: Value) -> int:
+        return position[producers[value]] if value in producers else -1
+
     def convolution(value: Value) -> Node | None:
         node = producers.get(value)
         if (
@@ -28,25 +31,20 @@ def _fuse_one(graph: Graph) -> bool:
             or node.attrs.get("activation") is not None
         ):
             return None
-        private = len(consumers.get(value, [])) == 1 and value not in graph.outputs
+        private = graph.sole_reader(value, consumers) is not None
         return node if private and value.dtype == "float32" else None
 
     for node in graph.nodes:
         if node.op == "add" and len(node.inputs) == 2:
             # the later producer takes the add, so that its other operand exists already
             pairs = [(node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])]
-            pairs.sort(key=lambda p: -position.get(producers.get(p[0]), -1))  # type: ignore[arg-type]
+            pairs.sort(key=lambda pair: -made(pair[0]))
             for value, other in pairs:
                 conv = convolution(value)
                 if conv is None or conv.attrs.get("has_residual"):
                     continue
-                ready = other.is_constant or position.get(producers.get(other), -1) < position[conv]  # type: ignore[arg-type]
-                if (
-                    other.shape == value.shape
-                    and other is not value
-                    and ready
-                    and not other.is_constant
-                ):
+                ready = not other.is_constant and made(other) < position[conv]
+                if other.shape == value.shape and other is not value and ready:
                     conv.inputs.append(other)
                     conv.attrs["has_residual"] = True
                     _absorb(graph, conv, node)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from edgeconv.graph import depthwise_pointwise, pointwise_depthwise
 from edgeconv.graph.ir import Graph, Node
-from edgeconv.graph.pair_rules import sole_reader
 from edgeconv.graph.pairs import pair_of
 
 RULES = (pointwise_depthwise.mismatch, depthwise_pointwise.mismatch)
@@ -47,7 +46,7 @@ def candidates(graph: Graph) -> dict[Node, Node]:
     for node in graph.nodes:
         if node.op != "conv2d":
             continue
-        reader = sole_reader(graph, node.output, consumers)
+        reader = graph.sole_reader(node.output, consumers)
         if reader is not None and any(rule(node, reader) is None for rule in RULES):
             found[node] = reader
     return found

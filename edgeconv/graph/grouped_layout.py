@@ -13,12 +13,18 @@ from collections.abc import Callable, Iterator
 
 from edgeconv.graph import pointwise_layout
 from edgeconv.graph.ir import Graph, Node, Value
-from edgeconv.graph.layout import choose_layouts, conv_task, is_image, is_scheduled_conv, single
+from edgeconv.graph.layout import (
+    choose_layouts,
+    conv_task,
+    is_image,
+    is_pixelwise,
+    is_scheduled_conv,
+    single,
+)
 from edgeconv.graph.linked import Linked
 from edgeconv.graph.parts import parts
 from edgeconv.graph.plan import Plan
-from edgeconv.operators.fused import pattern_of
-from edgeconv.operators.registry import Pattern
+from edgeconv.operators.pooling import POOLS
 from edgeconv.workload import ConvTask
 
 Cycles = Callable[[ConvTask], float]
@@ -60,7 +66,7 @@ def _cycles(node: Node, plan: Plan, lanes: int, cycles: Cycles) -> float:
     if is_scheduled_conv(node):
         return sum(cycles(conv_task(node, part, plan)) for part in parts(node))
     vectors = node.outputs[0].size / lanes
-    if node.op in ("max_pool2d", "avg_pool2d"):
+    if node.op in POOLS:
         return POOL_CYCLES * vectors if plan.layouts[node.output].block <= 1 else 0.0
     if node.op not in ("copy", "slice") or len(node.output.shape) != 4:
         return 0.0
@@ -123,7 +129,7 @@ def _is_legal(graph: Graph, group: frozenset[Value]) -> bool:
 
 def _connected(graph: Graph, links: Callable[[Node], bool]) -> list[frozenset[Value]]:
     """Images that convolutions of which `links` holds, or pixelwise operators, connect."""
-    found = Linked()
+    found = Linked[Value]()
     for node in graph.nodes:
         linked: list[Value] = []
         if is_scheduled_conv(node):
@@ -131,10 +137,7 @@ def _connected(graph: Graph, links: Callable[[Node], bool]) -> list[frozenset[Va
                 linked = [node.inputs[0], node.output]
             if node.attrs.get("has_residual"):
                 linked = [*linked, node.inputs[-1], node.output]
-        elif len(node.outputs) == 1 and (
-            pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE
-            or node.op in ("max_pool2d", "avg_pool2d", "concat")
-        ):
+        elif is_pixelwise(node):
             linked = [*node.inputs, node.output]
         linked = [v for v in linked if not v.is_constant and is_image(v)]
         if len(linked) > 1:

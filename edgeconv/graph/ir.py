@@ -154,6 +154,11 @@ class Graph:
                 readers.setdefault(value, []).append(node)
         return readers
 
+    def sole_reader(self, value: Value, consumers: dict[Value, list[Node]]) -> Node | None:
+        """The one node that reads a value, by one operand, if nobody else needs it."""
+        readers = consumers.get(value, [])
+        return readers[0] if len(readers) == 1 and value not in self.outputs else None
+
     def replace(self, old: Value, new: Value) -> None:
         """Let every reader of `old`, and the graph's outputs, use `new`."""
         for node in self.nodes:

@@ -17,26 +17,25 @@ from edgeconv.graph.concat_in_place import place_operands
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.linked import Linked
 from edgeconv.graph.pairs import halves, is_pair
-from edgeconv.graph.parts import Part, parts, rim
+from edgeconv.graph.parts import Part, has_constant_weights, parts, rim
 from edgeconv.graph.plan import Plan
 from edgeconv.layout import NO_HALO, PLAIN, Halo, Layout
 from edgeconv.operators.fold import FoldRange
 from edgeconv.operators.fused import pattern_of
+from edgeconv.operators.pooling import POOLS
 from edgeconv.operators.registry import Pattern
 from edgeconv.workload import Conv2d, ConvTask, PairTask
 
 FEW_CHANNELS = 4  # up to here a dense convolution reads NCHW: blocks would be mostly padding
 SMALLEST_BLOCK = 4
 ALIASING = 1024  # bytes; four rows of it, or every fourth row, are one way of common L1 caches
-_POOLS = ("max_pool2d", "avg_pool2d")
 
 
 def is_scheduled_conv(node: Node) -> bool:
     """True for convolutions the schedule families take: float32, with constant weights and bias."""
     if node.op not in ("conv2d", "depthwise_branches") or node.output.dtype != "float32":
         return False
-    last = -1 if node.attrs.get("has_residual") else len(node.inputs)
-    return all(v.is_constant for v in node.inputs[1:last])
+    return has_constant_weights(node)
 
 
 def _takes_blocks(node: Node) -> bool:
@@ -76,7 +75,7 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
     """Values of awkward convolutions, and all that must lie like them: operands of one pixelwise
     operator.
     """
-    together, consumers = Linked(), graph.consumers()
+    together, consumers = Linked[Value](), graph.consumers()
     seeds: list[Value] = []
     for node in graph.nodes:
         linked: list[Value] = []
@@ -95,13 +94,18 @@ def _nhwc_values(graph: Graph, lanes: int) -> set[Value]:
                 linked = [node.inputs[-1], node.output]
         elif node.op == "fold" or (is_to_nhwc(node) and len(consumers[node.inputs[0]]) == 1):
             seeds.append(node.inputs[0])
-        elif len(node.outputs) == 1 and (
-            pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE or node.op in (*_POOLS, "concat")
-        ):
+        elif is_pixelwise(node):
             linked = [v for v in (*node.inputs, node.output) if not v.is_constant and is_image(v)]
         together.join(linked)
     roots = {together.root(v) for v in seeds}
     return {v for v in list(together) if together.root(v) in roots}
+
+
+def is_pixelwise(node: Node) -> bool:
+    """Whether a node wants all its images in one layout: elementwise operators, pools and joins."""
+    if len(node.outputs) != 1:
+        return False
+    return pattern_of(node.op, node.attrs) is Pattern.ELEMENTWISE or node.op in (*POOLS, "concat")
 
 
 def choose_layouts(graph: Graph, lanes: int, rows: frozenset[Value] = frozenset()) -> Plan:
@@ -383,7 +387,7 @@ def _place(node: Node, plan: Plan, consumers: dict[Value, list[Node]], lanes: in
         readers = [r for r in consumers.get(value, []) if _takes_blocks(r)]
         read = any(r.inputs[0] is value for r in readers)
         wanted = read or any(r.inputs[-1] is value for r in readers)  # as a residual
-        follows = bool(blocked) and (pattern is not Pattern.OPAQUE or node.op in _POOLS)
+        follows = bool(blocked) and (pattern is not Pattern.OPAQUE or node.op in POOLS)
         if follows and node.op not in ("transpose", "reshape"):
             plan.layouts[value] = Layout(block)
         elif wanted and pattern in (Pattern.ELEMENTWISE, Pattern.INJECTIVE):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgeconv.graph.depthwise_terms import Finder, Term, added, identity, make_node, put
+from edgeconv.graph.depthwise_terms import Finder, Term, added, identity, put_sum
 from edgeconv.graph.fold_scale import per_channel
 from edgeconv.graph.ir import Graph, Node, Value
 
@@ -66,7 +66,4 @@ def _rewrite(graph: Graph, root: Node, leaves: list[Value], members: dict[int, T
             rest.append(leaf)
         else:
             total = replace(total, bias=bias + (0 if total.bias is None else total.bias))
-    nodes = [make_node(graph, [total], out.shape[2:], root.name, concat=False)]
-    for leaf in rest:
-        nodes.append(graph.make("add", [nodes[-1].output, leaf], name=root.name))
-    put(graph, root, nodes, root.source)
+    put_sum(graph, root, [total], rest)

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from edgeconv.graph.ir import Graph, Node, Value
-from edgeconv.graph.parts import parts
+from edgeconv.graph.ir import Node
+from edgeconv.graph.parts import has_constant_weights, parts
 from edgeconv.workload import Conv2d
-
-
-def sole_reader(graph: Graph, value: Value, consumers: dict[Value, list[Node]]) -> Node | None:
-    """The one node that reads a value nobody else needs."""
-    readers = consumers.get(value, [])
-    return readers[0] if len(readers) == 1 and value not in graph.outputs else None
 
 
 def workload(node: Node) -> Conv2d | str:
@@ -20,8 +14,7 @@ def workload(node: Node) -> Conv2d | str:
     a = node.attrs
     if node.op != "conv2d" or node.output.dtype != "float32":
         return f"{node.name} is no float32 convolution of images"
-    last = -1 if a.get("has_residual") else len(node.inputs)
-    if not all(v.is_constant for v in node.inputs[1:last]):
+    if not has_constant_weights(node):
         return f"the weights of {node.name} are known at run time only"
     if a.get("depth") is not None or a.get("input_stride", (1, 1)) != (1, 1):
         return f"{node.name} is transposed, or of volumes"

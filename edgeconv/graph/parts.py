@@ -101,6 +101,12 @@ def slice_runs(depth: Depth) -> list[SliceRun]:
     return found
 
 
+def has_constant_weights(node: Node) -> bool:
+    """Whether a convolution's operands but its data and residual are known at compile time."""
+    operands = node.inputs[1:-1] if node.attrs.get("has_residual") else node.inputs[1:]
+    return all(v.is_constant for v in operands)
+
+
 def parts(node: Node) -> tuple[Part, ...]:
     """The convolutions of a conv2d or depthwise_branches node."""
     if node.op == "depthwise_branches":

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edgeconv.graph.ir import Graph, Node
-from edgeconv.graph.parts import phases
+from edgeconv.graph.parts import has_constant_weights, phases
 
 MOST_PHASES = 16  # as convolutions of their own; each is a kernel to compile
 GAIN = 0.7  # of the estimated cycles, from which on the detour over memory pays
@@ -36,9 +36,8 @@ def phases_to_channels(graph: Graph, lanes: int) -> int:
             or node.attrs.get("depth")
             or node.output.dtype != "float32"
             or node.attrs["stride"] != (1, 1)
+            or not has_constant_weights(node)
         ):
-            continue
-        if not all(v.is_constant for v in node.inputs[1 : 2 + bool(node.attrs.get("has_bias"))]):
             continue
         spread = _Spread(node)
         form = spread.best_form(lanes)

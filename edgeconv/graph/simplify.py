@@ -4,9 +4,10 @@ neighbouring slices of channels, joined again; pools of whole maps as reductions
 
 from __future__ import annotations
 
-from edgeconv.graph.channel_gathers import channel_order
-from edgeconv.graph.ir import Graph, Node, Value
+from edgeconv.graph.channel_gathers import channel_run
+from edgeconv.graph.ir import Graph, Node
 from edgeconv.operators import registry
+from edgeconv.operators.pooling import POOLS
 
 
 def simplify(graph: Graph) -> int:
@@ -43,9 +44,9 @@ def _sink_reshape(graph: Graph) -> bool:
         if len(node.inputs) != 1 or registry.get(node.op).scalar is None:
             continue
         reshape = producers.get(node.inputs[0])
-        if reshape is None or reshape.op != "reshape" or reshape.output in graph.outputs:
+        if reshape is None or reshape.op != "reshape":
             continue
-        if len(consumers[reshape.output]) != 1:
+        if graph.sole_reader(reshape.output, consumers) is None:
             continue
         (x,) = reshape.inputs
         inner = graph.make(node.op, [x], name=node.name, source=node.source, **node.attrs)
@@ -60,7 +61,7 @@ def _pool_whole_maps(graph: Graph) -> int:
     """Pools whose one window is the whole map are reductions."""
     count = 0
     for index, node in enumerate(graph.nodes):
-        if node.op not in ("max_pool2d", "avg_pool2d"):
+        if node.op not in POOLS:
             continue
         if node.attrs["kernel"] != node.inputs[0].shape[2:] or any(node.attrs["padding"]):
             continue
@@ -85,7 +86,9 @@ def _join_slices(graph: Graph) -> bool:
             x = first.inputs[0]
             for count, value in enumerate(node.inputs[i:], 1):
                 part = producers.get(value)
-                channels = None if part is None else _channels(part, x)
+                if part is None or part.inputs[0] is not x:
+                    break
+                channels = channel_run(part)
                 if channels is None or channels.start != end:
                     break
                 end = channels.stop
@@ -101,12 +104,3 @@ def _skip_if_alone(graph: Graph, node: Node) -> None:
     if len(node.inputs) == 1 and node.output not in graph.outputs:
         graph.replace(node.output, node.inputs[0])
         graph.nodes.remove(node)
-
-
-def _channels(node: Node, x: Value) -> range | None:
-    """The channels of `x` that a slice takes, if it takes all of every one."""
-    order = channel_order(node) if node.op == "slice" and node.inputs[0] is x else None
-    if order is None or not len(order):
-        return None
-    run = range(order[0], order[-1] + 1)
-    return run if list(order) == list(run) else None

@@ -1,8 +1,8 @@
 """Transposed convolutions with constant weights are convolutions of an input with gaps.
 
 The kernel is mirrored and its channel axes swapped. Each phase of the output is then a convolution
-of its own (`graph.parts`), or, where there are few filters, all phases are filters of a single one
-whose output channels `interleave` spreads over the map.
+of its own (`graph.parts`), or, where there are few filters, all phases or all taps are filters of a
+single one (`phases_to_channels`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgeconv.graph.ir import Graph, Node, Value
-from edgeconv.graph.parts import phases, slice_runs
+from edgeconv.graph.parts import has_constant_weights, phases, slice_runs
 from edgeconv.operators.convolution import Depth
 from edgeconv.operators.fused import pattern_of
 from edgeconv.operators.registry import Pattern
@@ -55,8 +55,7 @@ def volumes_to_slices(graph: Graph) -> int:
 def _is_rewritable(node: Node) -> bool:
     if node.op != "conv3d" or node.output.dtype != "float32":
         return False
-    last = -1 if node.attrs.get("has_residual") else len(node.inputs)
-    return all(v.is_constant for v in node.inputs[1:last]) and has_slice_form(node)
+    return has_constant_weights(node) and has_slice_form(node)
 
 
 def has_slice_form(node: Node) -> bool:

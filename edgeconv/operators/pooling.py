@@ -19,6 +19,8 @@ from edgeconv.operators.registry import Pattern, ShapeError, operator
 
 Ints = tuple[int, ...]
 
+POOLS = ("max_pool2d", "avg_pool2d")  # of maps, with one output
+
 
 def window_sizes(
     spatial: Sequence[int], kernel: Ints, stride: Ints, dilation: Ints, padding: Ints

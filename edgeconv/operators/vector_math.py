@@ -147,7 +147,7 @@ def exp(x: Any) -> Any:
         y = tirx.Select(x < _EXP_MIN, const(0.0, x), y)
         return tirx.Select(tirx.isnan(x), x, y)
 
-    y = _reduced(inside, lambda n, r: scaled(horner(_EXP, r) * r * r + r + 1.0, n))
+    y = _reduced(inside, lambda n, r: scaled(_expm1_reduced(r) + 1.0, n))
     return bind(y, limited)
 
 
@@ -158,6 +158,11 @@ def _reduced(x: Any, body: Callable[[Any, Any], Any]) -> Any:
         return bind(x - n * _LN2_HIGH - n * _LN2_LOW, lambda r: body(n, r))
 
     return bind(x, lambda x: bind(tirx.floor(x * _LOG2E + 0.5), lambda n: with_n(x, n)))
+
+
+def _expm1_reduced(r: Any) -> Any:
+    """e^r - 1 for |r| ≤ ln 2 / 2."""
+    return horner(_EXP, r) * r * r + r
 
 
 def _power_of_two(n: Any) -> Any:
@@ -174,7 +179,7 @@ def expm1(x: Any) -> Any:
 
     def scaled(n: Any, r: Any) -> Any:
         scale = _power_of_two(tirx.Cast(_as("int32", n), n))
-        return bind(scale, lambda k: (horner(_EXP, r) * r * r + r) * k + (k - 1.0))
+        return bind(scale, lambda k: _expm1_reduced(r) * k + (k - 1.0))
 
     def limited(y: Any) -> Any:
         y = tirx.Select(x > 88.02969, const(float("inf"), x), y)
@@ -278,6 +283,6 @@ def sigmoid(x: Any) -> Any:
 
     def quotient(n: Any, r: Any) -> Any:
         power = _power_of_two(tirx.Cast(_as("int32", n), n))
-        return const(1, x) / ((horner(_EXP, r) * r * r + r + 1.0) * power + 1.0)
+        return const(1, x) / ((_expm1_reduced(r) + 1.0) * power + 1.0)
 
     return bind(_reduced(inside, quotient), lambda y: tirx.Select(tirx.isnan(x), x, y))

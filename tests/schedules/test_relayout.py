@@ -11,10 +11,17 @@ from edgeconv import codegen
 from edgeconv.layout import PLAIN, Layout
 from edgeconv.runtime.buffers import aligned
 from edgeconv.schedules import relayout
+from edgeconv.schedules.tensor_expr import Tensor, TensorTask
 from edgeconv.targets import Device, host, load
 
 SHAPES = [(1, 64, 8, 8), (2, 60, 13, 17), (1, 17, 4, 4), (1, 512, 7, 7), (3, 33, 5, 40)]
 HALOS = [(0, 0, 0, 0), (1, 1, 1, 1), (2, 0, 1, 3)]
+
+
+def copying(shape: tuple[int, ...], source: Layout, target: Layout) -> TensorTask:
+    """A copy from one layout into another."""
+    x, out = (Tensor(shape, "float32", layout) for layout in (source, target))
+    return TensorTask("copy", (), (x,), (out,))
 
 
 def blocked(x: np.ndarray, layout: Layout, fill: float) -> np.ndarray:
@@ -39,8 +46,9 @@ def test_both_ways(shape: tuple[int, ...], halo: tuple[int, ...], device: Device
         layout = Layout(block, halo)  # type: ignore[arg-type]
         wanted = blocked(values, layout, -1)
         for source, target in ((PLAIN, layout), (layout, PLAIN)):
-            assert relayout.supports(shape, "float32", source, target, device)
-            func = relayout.build(shape, source, target, device)
+            task = copying(shape, source, target)
+            assert relayout.supports(task, device)
+            func = relayout.build(task, device)
             kernel = codegen.with_pointer_parameters(func, "kernel")
             run = codegen.build({"kernel": kernel}, device.tvm_target(1))["kernel"]
             planes, blocks = aligned(shape, "float32"), aligned(wanted.shape, "float32")
@@ -68,4 +76,4 @@ def test_both_ways(shape: tuple[int, ...], halo: tuple[int, ...], device: Device
 )
 def test_refuses(shape: tuple[int, ...], source: Layout, target: Layout) -> None:
     device = load("x86-avx512")
-    assert not relayout.supports(shape, "float32", source, target, device)
+    assert not relayout.supports(copying(shape, source, target), device)
