@@ -1,12 +1,13 @@
 """How good the default knobs are: their time over the best that a search finds.
 
     python -m edgeconv.benchmarks.default_study -o defaults.json [-n 6] [--classes depthwise,dense]
-        [--most 200] [--lock FILE]
+        [--most 200] [--chosen] [--lock FILE]
     python -m edgeconv.benchmarks.default_study --summary defaults.json
 
 For random layers of every class (`random_layers`), and every schedule family that takes them and is
-not estimated to take twice as long as the chosen one: all candidates are compiled and run, or
-`most` of them, among them those that the estimate ranks best. Kernels run alone, on one core,
+not estimated to take twice as long as the chosen one (`--chosen`: for that one only), all candidates
+are compiled and run, or `most` of them, among them those that the estimate ranks best. Kernels run
+alone, on one core,
 called until the clock is precise enough, candidates in turns. Rounds drop candidates that are far
 behind; those that remain are timed again beside the default, the winner is picked on half of the
 rounds, and the ratio comes from the other half, so that noise does not pick the winner. Every
@@ -140,12 +141,12 @@ def study(
     }
 
 
-def measure(task: ConvTask, device: Device, most: int, cores: Cores) -> Case:
-    """The family that the strategy chooses and its rivals on one task."""
+def measure(task: ConvTask, device: Device, most: int, cores: Cores, *, rivals: bool) -> Case:
+    """The family that the strategy chooses, and its rivals if asked for, on one task."""
     choice = strategy.choose(task, device)
     found: dict[str, dict[str, Any]] = {}
     hopeless = []
-    for family in FAMILIES:
+    for family in FAMILIES if rivals else [choice.family]:
         if family.supports(task, device) is not None:
             continue
         knobs = family.default_knobs(task, device)
@@ -177,7 +178,9 @@ def tables(content: Mapping[str, Any]) -> list[Table]:
     for name in [*names, None]:
         found = ratios(content["cases"], name)
         if found:
-            title = name or "the strategy's choice, against the best of all families"
+            rivals = content["settings"].get("rivals", True)
+            whole = "the best of all families" if rivals else "other knobs of the same family"
+            title = name or f"the strategy's choice, against {whole}"
             numbers = (float(np.median(found)), float(np.percentile(found, 90)), max(found))
             rows.append([title, str(len(found)), *(f"{n:.3f}" for n in numbers)])
     return [Table(titles, rows)]
@@ -224,6 +227,7 @@ def main() -> None:
     parser.add_argument("-n", "--count", type=int, default=6, help="layers a class")
     parser.add_argument("--classes", type=options.names, help=", ".join(c.name for c in CLASSES))
     parser.add_argument("--most", type=int, default=MOST, help="candidates of a family")
+    parser.add_argument("--chosen", action="store_true", help="leave out families not chosen")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lock", type=Path, help="file to hold locked while measuring")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="only summarise this file")
@@ -232,12 +236,13 @@ def main() -> None:
         print(summary(read(chosen.summary)))
         return
     device, cores = host(), Cores(1, chosen.lock)
-    records = Records(chosen.output, PROGRAMME, {"most": chosen.most, "seed": chosen.seed})
+    settings = {"most": chosen.most, "seed": chosen.seed, "rivals": not chosen.chosen}
+    records = Records(chosen.output, PROGRAMME, settings)
     classes = [c for c in CLASSES if not chosen.classes or c.name in chosen.classes]
     for key, layer_class, conv in random_layers.in_turns(classes, chosen.count, chosen.seed):
         if key not in records:
             task = task_within_network(conv, device)
-            case = measure(task, device, chosen.most, cores)
+            case = measure(task, device, chosen.most, cores, rivals=not chosen.chosen)
             records.add(key, {"class": layer_class.name, "layer": str(conv), **case})
             print(line(key, case), flush=True)
     print(summary(records.content))

@@ -10,7 +10,15 @@ from tvm import tirx
 
 from edgeconv.graph.channel_gathers import channel_order
 from edgeconv.graph.ir import Node
-from edgeconv.schedules import channel_moves, fold, pixel_skips, pooling, relayout, tensor_expr
+from edgeconv.schedules import (
+    channel_moves,
+    fold,
+    matmul,
+    pixel_skips,
+    pooling,
+    relayout,
+    tensor_expr,
+)
 from edgeconv.schedules.tensor_expr import TensorTask
 from edgeconv.targets import Device
 
@@ -21,6 +29,7 @@ _KERNELS: tuple[tuple[str, Any, str], ...] = (
     ("relayout", relayout, "transposed in registers"),
     ("fold", fold, "windows added up in vectors"),
     ("pixel_skips", pixel_skips, "columns permuted in registers"),
+    ("matmul", matmul, "rows and columns in registers"),
     ("pooling", pooling, "columns shared by neighbouring outputs"),
 )
 
