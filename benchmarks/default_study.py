@@ -8,9 +8,9 @@ For random layers of every class (`random_layers`), and every schedule family th
 not estimated to take twice as long as the chosen one (`--chosen`: that one only), all candidates
 are compiled and run, or `most` of them, among them those that the estimate ranks best. Kernels run
 alone, on one core, called until the clock is precise enough, candidates in turns. Rounds drop
-candidates that are far behind; those that remain are timed again beside the default, the winner is picked on half of the
-rounds, and the ratio comes from the other half, so that noise does not pick the winner. Every
-candidate's output is compared with the default's.
+candidates that are far behind; those that remain are timed again beside the default, the winner is
+picked on half of the rounds, and the ratio comes from the other half, so that noise does not pick
+the winner. Every candidate's output is compared with the default's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Between row-major maps and channel blocks: the copy where a network meets NCHW.
+"""Between row-major maps and channel blocks: the copy where a network meets NCHW; and transposes
+that swap the last axes, which are the same from NCHW to NHWC.
 
 Read plainly, every vector of the blocked side is a gather of single floats. Here `lanes` channels
 of `lanes` neighbouring pixels are loaded as vectors, transposed in registers, and stored as
@@ -11,6 +12,7 @@ overlaps its neighbour. Padding lanes of the last block repeat its last channel.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +21,7 @@ from tvm.s_tir import Schedule
 from tvm.tirx import Ramp
 from tvm.tirx.script import builder as T
 
-from edgeconv.layout import PLAIN
+from edgeconv.layout import PLAIN, Layout
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask, parameter
@@ -28,6 +30,7 @@ from edgeconv.targets import Device
 
 def supports(task: TensorTask, device: Device) -> bool:
     """Whether one side is NCHW, the other has channels side by side, and a tile fits the map."""
+    task = as_copy(task)
     if task.op not in ("copy", "slices", "volumes") or not task.is_float32:
         return False
     shape = _images(task)
@@ -41,6 +44,28 @@ def supports(task: TensorTask, device: Device) -> bool:
     return shape[1] >= device.lanes and (nhwc or channels.block % device.lanes == 0)
 
 
+def as_copy(task: TensorTask) -> TensorTask:
+    """A transpose [..., A, B] to [..., B, A] of row-major arrays, A and B one axis or several, as a
+    copy of images [N, A, 1, B] to NHWC; any other task as it is.
+    """
+    if task.op != "transpose":
+        return task
+    source, target = task.inputs[0], task.outputs[0]
+    perm, shape = dict(task.attrs)["perm"], source.shape
+    kept = next((i for i, axis in enumerate(perm) if axis != i), len(perm))
+    middle = perm[kept] if kept < len(perm) else kept
+    swapped = (*range(kept), *range(middle, len(perm)), *range(kept, middle))
+    if tuple(perm) != swapped or not source.layout.is_plain or not target.layout.is_plain:
+        return task
+    parts = (shape[:kept], shape[kept:middle], shape[middle:])
+    n, a, b = (math.prod(part) for part in parts)
+    images = [
+        replace(side, shape=(n, a, 1, b), layout=layout)
+        for side, layout in ((source, PLAIN), (target, Layout(a)))
+    ]
+    return replace(task, op="copy", inputs=(images[0],), outputs=(images[1],))
+
+
 def _images(task: TensorTask) -> tuple[int, ...]:
     """[N, C, H, W]; those of volumes are slices."""
     return (task.inputs if task.op == "volumes" else task.outputs)[0].shape
@@ -51,6 +76,7 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
 
     The planes of `depth` slices of a volume lie as [N/depth, C, depth, H·W].
     """
+    task = as_copy(task)
     source, target = task.inputs[0], task.outputs[0]
     n, c, h, w = _images(task)
     volumes = {"slices": source, "volumes": target}.get(task.op)

@@ -7,12 +7,14 @@ import ctypes
 import numpy as np
 import pytest
 
+import edgeconv
 from edgeconv import codegen
 from edgeconv.layout import PLAIN, Layout
 from edgeconv.runtime.buffers import aligned
 from edgeconv.schedules import relayout
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask
 from edgeconv.targets import Device, host, load
+from tests.e2e.models import ModelMaker
 
 SHAPES = [(1, 64, 8, 8), (2, 60, 13, 17), (1, 17, 4, 4), (1, 512, 7, 7), (3, 33, 5, 40)]
 HALOS = [(0, 0, 0, 0), (1, 1, 1, 1), (2, 0, 1, 3)]
@@ -77,3 +79,28 @@ def test_both_ways(shape: tuple[int, ...], halo: tuple[int, ...], device: Device
 def test_refuses(shape: tuple[int, ...], source: Layout, target: Layout) -> None:
     device = load("x86-avx512")
     assert not relayout.supports(copying(shape, source, target), device)
+
+
+@pytest.mark.parametrize("target", ["host", "x86-avx2", "x86-sse4"])
+@pytest.mark.parametrize(
+    ("shape", "perm", "schedule"),
+    [
+        ((100, 300), (1, 0), "relayout"),
+        ((3, 20, 33), (0, 2, 1), "relayout"),
+        ((2, 17, 19, 23), (0, 3, 1, 2), "relayout"),
+        ((2, 3, 19, 23), (0, 2, 3, 1), "tensor_expression"),  # too few for a vector of either side
+        ((2, 17, 19, 23), (0, 2, 1, 3), "tensor_expression"),
+        ((20, 21, 22), (2, 1, 0), "tensor_expression"),
+        ((20, 21), (0, 1), "tensor_expression"),
+    ],
+)
+def test_transposes(
+    shape: tuple[int, ...], perm: tuple[int, ...], schedule: str, target: str
+) -> None:
+    maker = ModelMaker(0)
+    model = maker.model(maker.node("Transpose", maker.input("x", *shape), perm=perm))
+    (layer,) = edgeconv.explain(model, target=target, threads=1)
+    assert layer.schedule == schedule
+    x = np.random.default_rng(0).standard_normal(shape, np.float32)
+    (found,) = edgeconv.compile(model, target=target, threads=1).run({"x": x}).values()
+    np.testing.assert_array_equal(found, x.transpose(perm))
