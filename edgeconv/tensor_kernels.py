@@ -17,6 +17,7 @@ from edgeconv.schedules import (
     pixel_skips,
     pooling,
     relayout,
+    softmax,
     tensor_expr,
 )
 from edgeconv.schedules.tensor_expr import TensorTask
@@ -30,6 +31,7 @@ _KERNELS: tuple[tuple[str, Any, str], ...] = (
     ("fold", fold, "windows added up in vectors"),
     ("pixel_skips", pixel_skips, "columns permuted in registers"),
     ("matmul", matmul, "rows and columns in registers"),
+    ("softmax", softmax, "rows in vectors"),
     ("pooling", pooling, "columns shared by neighbouring outputs"),
 )
 
