@@ -18,9 +18,9 @@ Port = Annotated[
 
 @guarded
 def command(listen: Listen = "127.0.0.1", port: Port = 9190, verbose: Verbose = False) -> None:
-    """Run TVM's RPC tracker: boards register with it, clients take turns on them.
+    """Run TVM's RPC tracker, for several boards.
 
-    Ends with Ctrl-C or SIGTERM.
+    Boards register with it, clients take turns on them. Ends with Ctrl-C or SIGTERM.
 
     \b
     Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from edgeconv.errors import DeviceError
@@ -19,10 +20,15 @@ def listen(host: str, port: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
         sock.listen(16)
-    except (OSError, OverflowError) as error:
+    except (OSError, UnicodeError) as error:
         sock.close()
         reason = getattr(error, "strerror", None) or error
-        raise DeviceError(
-            f"can't listen at {host}:{port}: {reason}; --port takes another port"
-        ) from error
+        unknown = isinstance(error, (socket.gaierror, UnicodeError))
+        elsewhere = unknown or getattr(error, "errno", None) == errno.EADDRNOTAVAIL
+        advice = (
+            "--listen takes an address of this machine, or 0.0.0.0: all of them"
+            if elsewhere
+            else "--port takes another port"
+        )
+        raise DeviceError(f"can't listen at {host}:{port}: {reason}; {advice}") from error
     return sock

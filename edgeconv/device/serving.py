@@ -6,7 +6,7 @@ import getpass
 import sys
 
 from edgeconv.device import wire
-from edgeconv.device.address import TRACKER_PORT
+from edgeconv.device.address import KEY_FORM, TRACKER_PORT, is_key
 from edgeconv.device.server import EXPOSED, EXPOSED_TRACKER, Options, serve
 from edgeconv.errors import DeviceError
 
@@ -32,6 +32,10 @@ def options(
     tracker: str | None, key: str, listen: str, port: int, work: str | None, once: bool
 ) -> Options:
     """Options from the command line's; DeviceError where they are malformed."""
+    if not 0 <= port < 65536:
+        raise DeviceError(f"a port is a number from 0 to 65535, not {port}")
+    if key and not is_key(key):
+        raise DeviceError(f"'{key}' can't be a key: {KEY_FORM}")
     place = None if tracker is None else host_and_port(tracker)
     return Options(listen, port, key, place, work, once)
 

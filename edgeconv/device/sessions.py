@@ -45,8 +45,10 @@ _RELAY = (
 )
 
 
-def session(device: str | Address, timeout: float = TIMEOUT) -> Session:
+def session(device: str | Address, timeout: float = TIMEOUT, *, wait: bool = True) -> Session:
     """Connect to a board; see `edgeconv.device` for what `device` may be.
+
+    While a server serves another client, this waits for up to `timeout` seconds, or fails at once.
 
     Raises:
         DeviceError: malformed or unknown, nobody there, no board free, another protocol.
@@ -54,13 +56,13 @@ def session(device: str | Address, timeout: float = TIMEOUT) -> Session:
     if not isinstance(timeout, (int, float)) or not 0 < timeout <= 86400:
         raise DeviceError(f"timeout is a number of seconds above 0, not {timeout!r}")
     address = device if isinstance(device, Address) else resolve(device)
-    return Session(address, float(timeout))
+    return Session(address, float(timeout), wait=wait)
 
 
 class Session:
     """See `edgeconv.device`. A context manager; `close` may be called at any time."""
 
-    def __init__(self, address: Address, timeout: float) -> None:
+    def __init__(self, address: Address, timeout: float, *, wait: bool = True) -> None:
         self.address, self.timeout = address, timeout
         self.closed = False
         self._doing = "connecting"
@@ -68,7 +70,7 @@ class Session:
         self._fault: dict[str, Any] | None = None
         self._threads = 0
         with self._guarded("connecting"):
-            self.rpc = self._wait_for_board(time.monotonic() + timeout)
+            self.rpc = self._wait_for_board(time.monotonic() + (timeout if wait else 0.0))
             try:
                 self._call = self.rpc.get_function("edgeconv.device.call")
             except Exception as error:

@@ -104,7 +104,11 @@ class TrackerConnection:
         try:
             keep_alive(self.socket)
             self.socket.sendall(number(TRACKER_MAGIC))
-            if receive_int(self.socket) != TRACKER_MAGIC:
+            try:
+                answer = receive_int(self.socket)
+            except ConnectionError as error:  # TVM's servers hang up
+                raise WireError("it is not a tracker") from error
+            if answer != TRACKER_MAGIC:
                 raise WireError("it is not a tracker")
         except BaseException:
             self.socket.close()

@@ -43,7 +43,8 @@ def test_list_check_detect(cli: Cli, tmp_path: Path) -> None:
     with boards.tracker() as tracker:
         place = f"127.0.0.1:{tracker.port}"
         done = cli("device", "list", "--tracker", place)
-        assert (done.status, done.out) == (0, "no board is registered with a tracker\n")
+        assert done.status == 0
+        assert f"`edgeconv device serve --tracker {place} --key NAME`" in done.out
         with boards.server("--tracker", place, "--key", "pc"):
             boards.registered(tracker.port, "pc")
             cli("device", "add", "mine", f"rpc://{place}/pc")
@@ -52,7 +53,7 @@ def test_list_check_detect(cli: Cli, tmp_path: Path) -> None:
             assert (row["key"], row["free"]) == ("pc", 1)
             if targets.host().arch == "x86_64":
                 assert "x86-sse4" in row["targets"]
-            assert done.json["names"] == {"mine": f"rpc://{place}/pc"}
+            assert done.json["names"]["mine"]["address"] == f"rpc://{place}/pc"
             boards.registered(tracker.port, "pc")
             done = cli("device", "check", "mine", "-t", "host")
             assert done.status == 0, done.out
@@ -64,8 +65,33 @@ def test_list_check_detect(cli: Cli, tmp_path: Path) -> None:
             assert targets.load(path).is_native
             assert cli("device", "detect", "mine", "-o", tmp_path / "x.txt").status == 2
     done = cli("device", "list", "--tracker", place)
-    assert done.status == 1
-    assert "no tracker at" in done.err
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("error: no tracker at")
+    done = cli("device", "list")  # the name's tracker is gone as well
+    assert done.status == 0
+    assert "warning: no tracker at" in done.err
+
+
+def test_list_of_names(cli: Cli) -> None:
+    """Servers without a tracker: free, busy, not there; and what to do when nothing is known."""
+    from edgeconv.device import session
+
+    assert "`edgeconv device add NAME ADDRESS` names one" in cli("device", "list").out
+    with boards.server() as process:
+        place = f"rpc://127.0.0.1:{process.port}"
+        cli("device", "add", "mine", place)
+        (there,) = cli("device", "list", "--json").json["names"].values()
+        assert there["state"] == "free"
+        assert there["model"]
+        with session(place):
+            done = cli("device", "list", "--timeout", "60")
+            assert "busy" in done.out
+            assert done.err == ""
+    done = cli("device", "list")
+    assert done.status == 0
+    assert "no answer" in done.out
+    assert done.err.startswith(f"warning: {place}: connecting failed: Connection refused; is")
+    assert done.err.count("\n") == 1
 
 
 def test_exposure_is_announced() -> None:
@@ -81,6 +107,11 @@ def test_exposure_is_announced() -> None:
     with boards.tracker() as process:
         assert "warning" not in process.said()
         assert "127.0.0.1" in _listeners(process.port)
+    with boards.tracker("--listen", "0.0.0.0") as process:
+        said = process.said()
+        assert f"warning: Anyone who can reach port {process.port} can take boards" in said
+        assert said.count("\n") == 1
+        assert "0.0.0.0" in _listeners(process.port)
 
 
 def _listeners(port: int) -> set[str]:
@@ -108,8 +139,11 @@ def test_options_nobody_could_use() -> None:
     [
         (("--tracker", "x:y"), "HOST:PORT"),
         (("--tracker", "127.0.0.1"), "add --key"),
-        (("--listen", "192.0.2.77"), "can't listen at 192.0.2.77:9090"),
-        (("--work", "/nowhere"), "can't write into /nowhere; --work"),
+        (("--tracker", "127.0.0.1", "--key", "a b"), "'a b' can't be a key"),
+        (("--listen", "192.0.2.77"), "can't listen at 192.0.2.77:9090: Cannot assign"),
+        (("--listen", "nobody.invalid"), "--listen takes an address of this machine"),
+        (("--work", "/nowhere"), "can't write into /nowhere: No such file or directory; --work"),
+        (("--work", "/proc"), "can't write into /proc: "),
     ],
 )
 @pytest.mark.parametrize("command", [["edgeconv", "device", "serve"], ["edgeconv.device"]])
