@@ -101,7 +101,7 @@ def _ssh_target(address: Address) -> str:
 
 def _from_rpc(text: str) -> tuple[str, str]:
     """What TVM's client said, without its wrappings, and advice."""
-    found = re.search(r"EdgeconvBoard: (.*)", text, re.DOTALL)
+    found = re.search(wire.FAREWELL + "(.*)", text, re.DOTALL)
     if found:
         reason = " ".join(found.group(1).split())
         if "died of" in reason:

@@ -26,6 +26,7 @@ from edgeconv.device import wire
 
 _CHUNK = 1 << 18
 _BACKLOG = 1 << 22  # bytes waiting to be sent, beyond which no more are read
+_TAIL = 4096  # of the last bytes the board sent, kept
 _DRAIN = 2.0  # seconds for the last bytes after one side has closed
 
 
@@ -68,7 +69,7 @@ class Relay:
         self.timeout = float(given["timeout"])
         self.ssh: subprocess.Popen[bytes] | None = None
         self.far = self.near = socket.socket()  # replaced below
-        self.control = b""
+        self.control = self.tail = b""
 
     def run(self) -> None:
         """Connect, pass bytes on, clean up.
@@ -197,6 +198,8 @@ class Relay:
                             continue
                         progress = time.monotonic()
                         buffers[other] += data
+                        if sock is self.far:
+                            self.tail = (self.tail + data)[-_TAIL:]
                         if not data and sock is self.near:
                             return  # the client has finished
                         if not data:
@@ -207,11 +210,25 @@ class Relay:
                             waiting = False
                 now = time.monotonic()
                 if closing and (not buffers[self.near] or now > closing + _DRAIN):
-                    if waiting:
+                    if wire.FAREWELL.encode() in self.tail:
+                        self._let_read()
+                    elif waiting:
                         raise self._broken("the connection was closed")
                     return
                 if waiting and now > progress + self.timeout:
                     raise RelayError("timeout", f"no answer for {self.timeout:g} s")
+
+    def _let_read(self) -> None:
+        """Keep the client's side open until it has read why the server ended the session.
+
+        Closed with bytes of the client unread, the connection would lose what was sent to it.
+        """
+        with contextlib.suppress(OSError):
+            self.near.shutdown(socket.SHUT_WR)
+            self.near.settimeout(_DRAIN)
+            ends = time.monotonic() + _DRAIN
+            while time.monotonic() < ends and self.near.recv(_CHUNK):
+                pass
 
     def _register(
         self,

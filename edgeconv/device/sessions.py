@@ -25,7 +25,7 @@ import numpy as np
 import tvm
 from tvm import rpc
 
-from edgeconv.device import relay
+from edgeconv.device import relay, wire
 from edgeconv.device.address import Address, resolve
 from edgeconv.device.faults import Fault, explain
 from edgeconv.device.info import BoardInfo
@@ -74,7 +74,7 @@ class Session:
             try:
                 self._call = self.rpc.get_function("edgeconv.device.call")
             except Exception as error:
-                if self._relay_fault() is not None or not _is_missing(error):
+                if not _is_missing(error) or self._relay_fault() is not None:
                     raise
                 raise DeviceError(
                     f"{address} runs a plain TVM RPC server: start `edgeconv device serve` there "
@@ -341,7 +341,9 @@ class Session:
             self.close()
             raise
         except Exception as error:
-            fault = self._relay_fault() or {"fault": "rpc", "text": str(error)}
+            fault: dict[str, Any] = {"fault": "rpc", "text": str(error)}
+            if wire.FAREWELL not in str(error):
+                fault = self._relay_fault() or fault
             self.close()
             raise explain(self._as_fault(fault)) from error
         except BaseException:  # Ctrl-C
@@ -381,4 +383,7 @@ def _own_path() -> list[str]:
 
 
 def _is_missing(error: Exception) -> bool:
-    return "edgeconv.device.call" in str(error) or "not" in str(error).lower()
+    """Whether the server lacks edgeconv's functions, as TVM's own does."""
+    text = str(error)
+    absent = "edgeconv.device.call" in text or "not" in text.lower()
+    return absent and wire.FAREWELL not in text

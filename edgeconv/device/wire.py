@@ -19,6 +19,8 @@ of one key); edgeconv's do, where TVM's leave the client waiting."""
 TRACKER_MAGIC = 0x2F271
 PUT, REQUEST, UPDATE_INFO, SUMMARY, PENDING_KEYS = 3, 4, 5, 6, 7
 TRACKER_SUCCESS = 0
+FAREWELL = "EdgeconvBoard: "
+"""Begins the text of the exception by which a server says why it ended a session."""
 MOST_BYTES = 1 << 20  # of a key, or of a tracker's message
 
 
