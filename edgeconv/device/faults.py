@@ -63,6 +63,9 @@ def explain(fault: Fault) -> DeviceError:
         )
     elif kind == "protocol":
         advice = f"does {_SERVE} listen at that port, or something else?"
+    elif kind == "request":
+        reason = f"it asked this machine to do something ({fault.text}), where answers are expected"
+        advice = f"nothing was done; is that {_SERVE}, and a machine you trust?"
     elif kind == "ssh":
         reason = f"ssh said: {fault.text}"
         advice = (

@@ -26,6 +26,8 @@ from edgeconv.device import wire
 
 _CHUNK = 1 << 18
 _BACKLOG = 1 << 22  # bytes waiting to be sent, beyond which no more are read
+_CODE = 4  # bytes
+_ANSWERS = (4, 5, 8)  # kReturn, kException, kCopyAck of TVM's RPCCode (src/runtime/rpc)
 _TAIL = 4096  # of the last bytes the board sent, kept
 _DRAIN = 2.0  # seconds for the last bytes after one side has closed
 
@@ -39,17 +41,31 @@ class RelayError(Exception):
 
 
 class Answers:
-    """Follows the packets of one direction: a length (uint64) and as many bytes, repeated."""
+    """Follows the packets of the board: a length (uint64) and as many bytes, repeated.
+
+    The bytes begin with a code (int32). TVM's client also carries out requests, which would let a
+    board run functions of this process: only answers may pass.
+    """
 
     def __init__(self) -> None:
-        self.header = b""
+        self.header = self.code = b""
         self.missing = 0
 
     def feed(self, data: bytes) -> bool:
-        """Whether a packet ends exactly with these bytes."""
+        """Whether a packet ends exactly with these bytes.
+
+        Raises:
+            RelayError: a packet is no answer; its code is in these bytes.
+        """
         view = memoryview(data)
         while view:
-            if self.missing:
+            if self.missing and len(self.code) < _CODE:
+                step = min(_CODE - len(self.code), self.missing, len(view))
+                self.code += bytes(view[:step])
+                self.missing -= step
+                if len(self.code) == _CODE or not self.missing:
+                    self._check()
+            elif self.missing:
                 step = min(self.missing, len(view))
                 self.missing -= step
             else:
@@ -57,8 +73,14 @@ class Answers:
                 self.header += bytes(view[:step])
                 if len(self.header) == 8:
                     self.missing, self.header = int.from_bytes(self.header, "little"), b""
+                    self.code = b""
             view = view[step:]
         return not self.missing and not self.header
+
+    def _check(self) -> None:
+        code = int.from_bytes(self.code, "little", signed=True)
+        if len(self.code) < _CODE or code not in _ANSWERS:
+            raise RelayError("request", f"code {code}")
 
 
 class Relay:
@@ -197,16 +219,18 @@ class Relay:
                         if data is None:
                             continue
                         progress = time.monotonic()
-                        buffers[other] += data
+                        answered = False
                         if sock is self.far:
+                            answered = answers.feed(data)  # refuses what must not pass
                             self.tail = (self.tail + data)[-_TAIL:]
+                        buffers[other] += data
                         if not data and sock is self.near:
                             return  # the client has finished
                         if not data:
                             closing = progress
                         elif sock is self.near:
                             waiting = True
-                        elif answers.feed(data) and not buffers[self.far]:
+                        elif answered and not buffers[self.far]:
                             waiting = False
                 now = time.monotonic()
                 if closing and (not buffers[self.near] or now > closing + _DRAIN):
