@@ -197,6 +197,7 @@ class Server:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # TVM's handler would log a page
             worker.die_with_parent(parent)
             self.socket.close()
             if self.tracker is not None:

@@ -7,6 +7,7 @@ import sys
 
 from edgeconv.device import wire
 from edgeconv.device.address import KEY_FORM, TRACKER_PORT, is_key
+from edgeconv.device.listening import shown
 from edgeconv.device.server import EXPOSED, EXPOSED_TRACKER, Options, serve
 from edgeconv.errors import DeviceError
 
@@ -47,7 +48,7 @@ def warn_if_exposed(listen: str, port: int, *, tracker: bool = False) -> None:
             user = f"'{getpass.getuser()}'"
         except (KeyError, OSError):
             user = "you"
-        place = f"port {port}" if listen in ("0.0.0.0", "::") else f"{listen}:{port}"
+        place = f"port {port}" if listen in ("0.0.0.0", "::") else shown(listen, port)
         print(
             f"warning: {(EXPOSED_TRACKER if tracker else EXPOSED).format(place, user)}",
             file=sys.stderr,
@@ -64,7 +65,7 @@ def serve_here(given: Options) -> None:
 
     def ready(port: int) -> None:
         warn_if_exposed(given.host, port)
-        print(f"listening at {given.host}:{port}", flush=True)
+        print(f"listening at {shown(given.host, port)}", flush=True)
 
     given.ready = ready
     serve(given)

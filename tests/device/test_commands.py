@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 from edgeconv import targets
 from edgeconv.device.server import Options, check_reachable
+from edgeconv.device.trial import small_convolution
 from edgeconv.errors import DeviceError
 from tests.cli.conftest import Cli, cli
 from tests.device import boards
+from tests.device.test_faults import changed_server
 
 __all__ = ["cli"]
 
@@ -23,7 +26,7 @@ def _config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
-def test_add(cli: Cli, tmp_path: Path) -> None:
+def test_add(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = cli("device", "add", "rpi4", "ssh://pi@board")
     assert done.status == 0, done.err
     assert (
@@ -32,6 +35,9 @@ def test_add(cli: Cli, tmp_path: Path) -> None:
         .endswith('"rpi4" = "ssh://pi@board"\n')
     )
     assert cli("device", "add", "rpi4").status == 2
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/proc/nowhere")
+    assert "error: can't write /proc/nowhere/" in cli("device", "add", "x", "ssh://pi@board").err
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     assert cli("device", "add", "rpi4", "ssh://pi@board", "--remove").status == 2
     assert "names no port" in cli("device", "add", "x", "rpc://board").err
     assert cli("device", "add", "rpi4", "--remove").status == 0
@@ -94,6 +100,19 @@ def test_list_of_names(cli: Cli) -> None:
     assert done.err.count("\n") == 1
 
 
+def test_run_takes_the_cores_the_board_lends(cli: Cli, tmp_path: Path) -> None:
+    model = tmp_path / "net.onnx"
+    onnx.save(small_convolution().model, model)
+    with changed_server("found['cores'] = [0]") as process:
+        place = f"rpc://127.0.0.1:{process.port}"
+        options = ("--device", place, "--repeat", 0, "--json")
+        done = cli("run", model, *options)
+        assert done.status == 0, done.err
+        assert done.json["threads"] == 1
+        assert cli("run", model, *options, "--threads", 2).json["threads"] == 2
+        assert cli("run", model, *options, "--target", "host").json["threads"] == 1
+
+
 def test_exposure_is_announced() -> None:
     """Loopback is silent; any other address comes with one sentence about what it means."""
     with boards.server() as process:
@@ -141,6 +160,7 @@ def test_options_nobody_could_use() -> None:
         (("--tracker", "127.0.0.1"), "add --key"),
         (("--tracker", "127.0.0.1", "--key", "a b"), "'a b' can't be a key"),
         (("--listen", "192.0.2.77"), "can't listen at 192.0.2.77:9090: Cannot assign"),
+        (("--listen", ""), "--listen takes an address"),
         (("--listen", "nobody.invalid"), "--listen takes an address of this machine"),
         (("--work", "/nowhere"), "can't write into /nowhere: No such file or directory; --work"),
         (("--work", "/proc"), "can't write into /proc: "),

@@ -250,6 +250,7 @@ def test_a_crash_does_not_stop_the_server(work: Path) -> None:
             with fails_within(1, "died of SIGSEGV", "the server lives"):
                 model.run({"x": small_convolution().x})
             serves_again(process, work)
+        assert "Segfault" not in process.said()  # one line of its own, no page of TVM's
 
 
 def test_a_run_without_end(work: Path) -> None:
