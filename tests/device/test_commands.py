@@ -51,6 +51,8 @@ def test_list_check_detect(cli: Cli, tmp_path: Path) -> None:
         done = cli("device", "list", "--tracker", place)
         assert done.status == 0
         assert f"`edgeconv device serve --tracker {place} --key NAME`" in done.out
+        assert "warning" not in tracker.said()  # see test_exposure_is_announced
+        assert _listeners(tracker.port) == {"127.0.0.1"}
         with boards.server("--tracker", place, "--key", "pc"):
             boards.registered(tracker.port, "pc")
             cli("device", "add", "mine", f"rpc://{place}/pc")
@@ -123,9 +125,6 @@ def test_exposure_is_announced() -> None:
         assert f"Anyone who can reach port {process.port} can run programs on this machine" in said
         assert "0.0.0.0" in _listeners(process.port)
     pytest.importorskip("tornado")
-    with boards.tracker() as process:
-        assert "warning" not in process.said()
-        assert "127.0.0.1" in _listeners(process.port)
     with boards.tracker("--listen", "0.0.0.0") as process:
         said = process.said()
         assert f"warning: Anyone who can reach port {process.port} can take boards" in said
