@@ -172,7 +172,8 @@ class Artifact:
         if not device.is_native:
             raise ArtifactError(
                 f"this model was compiled for '{device.name}' ({device.arch}, {device.cpu}), which "
-                "this machine can't run; compile it with --target host, or copy it to the device"
+                "this machine can't run; compile it with --target host, or run it on a board "
+                "(--device)"
             )
         if self.module is not None:
             return self.module

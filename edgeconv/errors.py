@@ -30,7 +30,15 @@ class ArtifactError(EdgeconvError):
 
 
 class DeviceError(EdgeconvError):
-    """A board, its server or the tracker can't be reached, is not what was asked for, or failed."""
+    """A board, its server or the tracker can't be reached, is not what was asked for, or failed.
+
+    Attributes:
+        kind: "busy" where the board served another client; other values are for its own modules.
+    """
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class BuildError(EdgeconvError):

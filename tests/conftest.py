@@ -8,7 +8,8 @@ import tempfile
 from hypothesis import HealthCheck, Phase, settings
 
 # Records of whoever runs the tests must not decide which kernels are tested.
-os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="edgeconv-tests-")
+_data = tempfile.TemporaryDirectory(prefix="edgeconv-tests-")
+os.environ["XDG_DATA_HOME"] = _data.name
 
 # A failure prints the blob that reproduces it (`@reproduce_failure`). Compiling takes a while: no
 # deadline, and no "explain" phase, which would compile hundreds of variants of a failure.

@@ -13,7 +13,7 @@ from edgeconv.cli.logs import Verbose
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What --device will know it as.")]
 Where = Annotated[
     str | None,
-    typer.Argument(metavar="[ADDRESS]", help="rpc://HOST:PORT/KEY, rpc://HOST:PORT, ssh://…"),
+    typer.Argument(metavar="ADDRESS", help="rpc://HOST:PORT/KEY, rpc://HOST:PORT, ssh://…"),
 ]
 Remove = Annotated[bool, typer.Option("--remove", help="Forget the name.")]
 
@@ -22,7 +22,9 @@ Remove = Annotated[bool, typer.Option("--remove", help="Forget the name.")]
 def command(
     name: Name, address: Where = None, remove: Remove = False, verbose: Verbose = False
 ) -> None:
-    """Name the address of a board, or forget a name; kept in a file of yours.
+    """Name the address of a board, or forget a name.
+
+    Names are kept in ~/.config/edgeconv/devices.toml.
 
     \b
     Example:
@@ -33,6 +35,6 @@ def command(
     from edgeconv.device.address import add, parse
 
     if remove == (address is not None):
-        raise typer.BadParameter("give an address, or --remove", param_hint="'[ADDRESS]'")
+        raise typer.BadParameter("give an address, or --remove", param_hint="'ADDRESS'")
     path = add(name, None if address is None else parse(address))
     out.line(f"{'removed' if remove else 'written'}  {path}")

@@ -31,7 +31,7 @@ def command(
     timeout: Timeout = 30.0,
     verbose: Verbose = False,
 ) -> None:
-    """Write a target file with what a board says about its CPU and caches.
+    """Write a target file for the CPU of a board.
 
     \b
     Example:

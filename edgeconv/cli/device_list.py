@@ -1,4 +1,4 @@
-"""`edgeconv device list`: names, and the boards behind trackers."""
+"""`edgeconv device list`: named boards, and the boards behind trackers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeconv.cli import output as out
-from edgeconv.cli.failures import FAILED, guarded
+from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
 from edgeconv.cli.options import Json, Timeout
 
@@ -36,6 +36,20 @@ class Row:
     targets: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Named:
+    """A name that `edgeconv device add` gave.
+
+    `state` is "free", "busy", "no answer", or empty for what stands in the tracker's table.
+    """
+
+    name: str
+    address: str
+    state: str
+    model: str
+    targets: tuple[str, ...]
+
+
 @guarded
 def command(
     tracker: Tracker = None,
@@ -43,9 +57,10 @@ def command(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """List the boards behind trackers, and the names `edgeconv device add` gave.
+    """List named boards, and those behind trackers.
 
-    Boards that are free are asked what they are; "Targets" are those that fit.
+    Names are those `edgeconv device add` gave. Boards that are free are asked what they are;
+    "Targets" are those that fit.
 
     \b
     Example:
@@ -57,33 +72,55 @@ def command(
     from edgeconv.errors import DeviceError
 
     names = known()
-    if tracker is not None:
-        trackers = [host_and_port(tracker)]
-    else:
-        used = [(a.host, a.port) for a in names.values() if a.key]
-        trackers = list(dict.fromkeys([*used, ("127.0.0.1", TRACKER_PORT)]))
+    default = ("127.0.0.1", TRACKER_PORT)
+    used = [(a.host, a.port) for a in names.values() if a.key]
+    trackers = [host_and_port(tracker)] if tracker else list(dict.fromkeys([*used, default]))
+    named: list[Named] = []
     rows: list[Row] = []
     faults: dict[str, str] = {}
     with out.progress("asking") as report:
+        for name, address in names.items() if tracker is None else ():
+            report(f"asking {name}")
+            named.append(_named(name, address, timeout, faults))
         for host, port in trackers:
             report(f"asking the tracker at {host}:{port}")
             try:
-                rows += _rows(Address("rpc", host, port), timeout)
+                rows += _rows(Address("rpc", host, port), timeout, faults)
             except DeviceError as error:
-                faults[f"{host}:{port}"] = str(error)
-    asked_for = tracker is not None or len(trackers) > 1
+                if tracker is not None:
+                    raise
+                if (host, port) in used:
+                    faults[f"{host}:{port}"] = str(error)
     if as_json:
-        listed = {name: str(address) for name, address in names.items()}
-        out.write_json({"names": listed, "boards": [vars(row) for row in rows], "faults": faults})
-    else:
-        _print(rows, {name: str(address) for name, address in names.items()})
-        for fault in faults.values():
-            out.message("warning" if asked_for else "note", fault)
-    if faults and not rows and tracker is not None:
-        raise typer.Exit(FAILED)
+        boards = [vars(row) for row in rows]
+        names_found = {n.name: {k: v for k, v in vars(n).items() if k != "name"} for n in named}
+        out.write_json({"names": names_found, "boards": boards, "faults": faults})
+        return
+    _print(named, rows, "" if tracker is None else f"{trackers[0][0]}:{trackers[0][1]}")
+    for fault in faults.values():
+        out.message("warning", fault)
 
 
-def _rows(address: Any, timeout: float) -> list[Row]:
+def _named(name: str, address: Any, timeout: float, faults: dict[str, str]) -> Named:
+    """A named board; those behind trackers are not asked here. Why one fails goes to `faults`."""
+    from edgeconv.device import session
+    from edgeconv.errors import DeviceError
+
+    state, model, targets = "", "", tuple[str, ...]()
+    if not address.key:
+        try:
+            with session(address, timeout, wait=False) as board:
+                state, model = "free", board.info.model
+                targets = tuple(board.info.profiles())
+        except DeviceError as error:
+            state = "busy" if error.kind == "busy" else "no answer"
+            if state != "busy":
+                faults[name] = str(error)
+    return Named(name, str(address), state, model, targets)
+
+
+def _rows(address: Any, timeout: float, faults: dict[str, str]) -> list[Row]:
+    """The keys of a tracker; why a free board can't be asked goes to `faults`."""
     from dataclasses import replace
 
     from edgeconv.device import session
@@ -91,6 +128,7 @@ def _rows(address: Any, timeout: float) -> list[Row]:
     from edgeconv.errors import DeviceError
 
     rows = []
+    place = f"{address.host}:{address.port}"
     for group in groups(address, timeout):
         model, targets = "", tuple[str, ...]()
         if group.free:
@@ -98,22 +136,22 @@ def _rows(address: Any, timeout: float) -> list[Row]:
                 with session(replace(address, key=group.key), timeout) as board:
                     model, targets = board.info.model, tuple(board.info.profiles())
             except DeviceError as error:
-                model = f"({error})"
-        place = f"{address.host}:{address.port}"
+                faults[f"{place}/{group.key}"] = str(error)
         rows.append(Row(place, group.key, group.boards, group.free, group.waiting, model, targets))
     return rows
 
 
-def _print(rows: list[Row], names: dict[str, str]) -> None:
-    if names:
-        columns = [out.Column("Name"), out.Column("Address")]
-        out.table(columns, list(names.items()))
+def _print(named: list[Named], rows: list[Row], tracker: str) -> None:
+    if named:
+        columns = [out.Column(t) for t in ("Name", "Address", "State")]
+        columns += [out.Column(t, wrap=True) for t in ("Model", "Targets")]
+        out.table(
+            columns, [(n.name, n.address, n.state, n.model, ", ".join(n.targets)) for n in named]
+        )
+    if named and rows:
         out.line()
-    if not rows:
-        out.line("no board is registered with a tracker")
-        return
-    out.table(
-        [
+    if rows:
+        columns = [
             out.Column("Key"),
             out.Column("Boards", number=True),
             out.Column("Free", number=True),
@@ -121,9 +159,19 @@ def _print(rows: list[Row], names: dict[str, str]) -> None:
             out.Column("Tracker", drop=1),
             out.Column("Model", wrap=True),
             out.Column("Targets", wrap=True),
-        ],
-        [
+        ]
+        lines = [
             (r.key, len(r.boards), r.free, r.waiting, r.tracker, r.model, ", ".join(r.targets))
             for r in rows
-        ],
-    )
+        ]
+        out.table(columns, lines)
+    if tracker and not rows:
+        out.line(
+            f"no board is registered there: on the board, `edgeconv device serve --tracker "
+            f"{tracker} --key NAME` does so"
+        )
+    elif not named and not rows:
+        out.line(
+            "no board is known: `edgeconv device add NAME ADDRESS` names one, --tracker asks a "
+            "tracker (docs/devices.md)"
+        )

@@ -58,10 +58,9 @@ def command(
     once: Once = False,
     verbose: Verbose = False,
 ) -> None:
-    """Lend this machine to edgeconv on another one, one client at a time.
+    """Lend this machine to one client at a time.
 
-    Ends with Ctrl-C or SIGTERM. On boards that have only TVM's runtime, the same is
-    `python -m edgeconv.device`.
+    The client is edgeconv on another machine (`run --device`). Ends with Ctrl-C or SIGTERM.
 
     \b
     Example:

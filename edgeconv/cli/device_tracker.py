@@ -18,14 +18,15 @@ Port = Annotated[
 
 @guarded
 def command(listen: Listen = "127.0.0.1", port: Port = 9190, verbose: Verbose = False) -> None:
-    """Run TVM's RPC tracker: boards register with it, clients take turns on them.
+    """Run TVM's RPC tracker, for several boards.
 
-    Ends with Ctrl-C or SIGTERM.
+    Boards register with it, clients take turns on them. Ends with Ctrl-C or SIGTERM.
 
     \b
     Example:
       edgeconv device tracker --listen 0.0.0.0
     """
+    from edgeconv.device.listening import shown
     from edgeconv.device.serving import warn_if_exposed
 
     with out.progress("loading"):
@@ -33,6 +34,6 @@ def command(listen: Listen = "127.0.0.1", port: Port = 9190, verbose: Verbose = 
 
     def ready(number: int) -> None:
         warn_if_exposed(listen, number, tracker=True)
-        print(f"listening at {listen}:{number}", flush=True)
+        print(f"listening at {shown(listen, number)}", flush=True)
 
     serve_tracker(listen, port, ready)

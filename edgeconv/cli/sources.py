@@ -58,7 +58,8 @@ def open_model(
 ) -> Model:
     """The model in `path`, ready to run here, or on a board.
 
-    Without target, what an ONNX file is compiled for is this machine, or what fits the board best.
+    Without target, what an ONNX file is compiled for is this machine, or what fits the board best;
+    without threads, for as many as the target has cores, and the board lets its server use.
 
     Raises:
         typer.BadParameter: compile options for an artifact, or a malformed shape.
@@ -93,10 +94,11 @@ def open_model(
 
         board = session(device, timeout)
         try:
+            chosen = best_target(board.info) if target is None else api.resolve_target(target)
             artifact = api.compile_artifact(
                 path,
-                best_target(board.info) if target is None else target,
-                threads=threads,
+                chosen,
+                threads=threads or min(chosen.cores, board.info.cores),
                 input_shapes=shapes or None,
                 numerics=numerics(exact),
                 progress=report,

@@ -228,6 +228,9 @@ def _place(
         if (reason := info.mismatch(chosen)) is not None:
             raise EdgeconvError(f"{info.address} can't run code for '{chosen.name}': {reason}")
         model, cores = info.model or info.cpu_text, info.cores
+        if info.emulated:
+            text = "is emulated: times and records made there say nothing about a board"
+            out.message("warning", f"{info.address} {text}")
     wanted = min(chosen.cores, cores) if threads is None else threads
     chosen.tvm_target(wanted)  # refuses a bad number of threads
     if wanted > cores:

@@ -14,16 +14,12 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from edgeconv.errors import DeviceError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 SERVER_PORT, TRACKER_PORT = 9090, 9190
 FORMS = "rpc://HOST:PORT/KEY (tracker), rpc://HOST:PORT (server) or ssh://USER@HOST"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
 _KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
+KEY_FORM = "letters, digits and . _ -, at most 64"
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,11 @@ class Address:
         return f"ssh://{user}{host}{port}" + ("" if self.port == SERVER_PORT else f"/{self.port}")
 
 
+def is_key(text: str) -> bool:
+    """Whether boards can be registered, and asked for, as this."""
+    return _KEY.fullmatch(text) is not None
+
+
 def parse(text: str) -> Address:
     """The address in `text`.
 
@@ -74,6 +75,8 @@ def parse(text: str) -> Address:
         fault = f"a password, '?' and '#' have no meaning here; addresses are {FORMS}"
     elif not _HOST.fullmatch(host):
         fault = f"it names no host; addresses are {FORMS}"
+    elif port == 0:
+        fault = "ports are from 1 to 65535"
     if fault:
         raise DeviceError(f"'{text}' is not the address of a device: {fault}")
     return _rpc(text, host, port, rest, parts) if parts.scheme == "rpc" else _ssh(text, parts, rest)
@@ -82,8 +85,8 @@ def parse(text: str) -> Address:
 def _rpc(text: str, host: str, port: int | None, key: str, parts: SplitResult) -> Address:
     if parts.username is not None:
         raise DeviceError(f"'{text}': RPC has no users; through ssh it is ssh://USER@HOST")
-    if key and not _KEY.fullmatch(key):
-        raise DeviceError(f"'{text}': a key is made of letters, digits and . _ -")
+    if key and not is_key(key):
+        raise DeviceError(f"'{text}': '{key}' can't be a key: {KEY_FORM}")
     if port is None:
         raise DeviceError(
             f"'{text}' names no port: trackers listen at {TRACKER_PORT}, servers at {SERVER_PORT} "
@@ -115,6 +118,10 @@ def known(path: Path | None = None) -> dict[str, Address]:
     Raises:
         DeviceError: the file can't be read, or holds something else.
     """
+    if sys.version_info >= (3, 11):  # not above: servers import this module, and need no tomli
+        import tomllib
+    else:
+        import tomli as tomllib
     path = config_file() if path is None else path
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -168,7 +175,7 @@ def add(name: str, address: Address | None, path: Path | None = None) -> Path:
     """
     path = config_file() if path is None else path
     if not _NAME.fullmatch(name):
-        raise DeviceError(f"'{name}' can't be a name: letters, digits and . _ -, at most 64")
+        raise DeviceError(f"'{name}' can't be a name: {KEY_FORM}")
     names = known(path)
     if address is not None:
         names[name] = address

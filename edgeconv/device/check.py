@@ -81,7 +81,7 @@ def _board(board: Session) -> Iterator[Check]:
             "results count, times don't",
         )
     features = ", ".join(sorted(info.features)) if info.arch != "x86_64" else _x86(info.features)
-    yield Check("Board", "processor", OK, f"{info.arch}, {info.cpu_text}, {info.cores} cores")
+    yield Check("Board", "processor", OK, f"{info.arch}, {info.cpu_text}, {_cores(info.cores)}")
     yield Check("Board", "features", OK, features or "none known")
     total, free = raw["memory_kib"] or 0, raw["free_memory_kib"] or 0
     yield Check("Board", "memory", OK, f"{total / 1024:,.0f} MiB, {free / 1024:,.0f} free")
@@ -91,6 +91,10 @@ def _board(board: Session) -> Iterator[Check]:
         f"{disk / 2**20:,.0f} MiB free in {raw['work']}",
         "" if disk >= ROOMY else "start the server with --work in a folder on another disk",
     )
+
+
+def _cores(count: int) -> str:
+    return f"{count} core" if count == 1 else f"{count} cores"
 
 
 def _x86(features: frozenset[str]) -> str:
@@ -148,7 +152,7 @@ def _target(board: Session, device: Device) -> Iterator[Check]:
             "take another target, or `edgeconv device detect`",
         )
         return
-    text = f"{device.cpu}, {device.lanes} lanes, {device.cores} cores"
+    text = f"{device.cpu}, {device.lanes} lanes, {_cores(device.cores)}"
     if info.cpus and device.cpu not in info.cpus and device.arch != "x86_64":
         yield Check(
             *("Target", device.name, WARNING, f"{text}; the board has {', '.join(info.cpus)}"),

@@ -6,6 +6,7 @@ import errno
 import re
 from dataclasses import dataclass
 
+from edgeconv.device import wire
 from edgeconv.device.address import Address
 from edgeconv.errors import DeviceError
 
@@ -62,6 +63,9 @@ def explain(fault: Fault) -> DeviceError:
         )
     elif kind == "protocol":
         advice = f"does {_SERVE} listen at that port, or something else?"
+    elif kind == "request":
+        reason = f"it asked this machine to do something ({fault.text}), where answers are expected"
+        advice = f"nothing was done; is that {_SERVE}, and a machine you trust?"
     elif kind == "ssh":
         reason = f"ssh said: {fault.text}"
         advice = (
@@ -81,16 +85,16 @@ def explain(fault: Fault) -> DeviceError:
     elif kind == "rpc":
         reason, advice = _from_rpc(fault.text)
     where = f"{address}: {fault.doing} failed" if fault.doing else str(address)
-    return DeviceError(f"{where}: {reason}" + (f"; {advice}" if advice else ""))
+    return DeviceError(f"{where}: {reason}" + (f"; {advice}" if advice else ""), kind)
 
 
 def _reach(address: Address) -> str:
     if address.scheme == "ssh":
         return f"does `ssh {_ssh_target(address)}` reach it"
-    return (
-        f"reachable from here (it listens on its loopback interface alone unless started with "
-        f"--listen) at {address.host}:{address.port}"
-    )
+    place = f"reachable from here at {address.host}:{address.port}"
+    if wire.is_loopback(address.host):
+        return place
+    return f"{place} (it listens on its loopback interface alone unless started with --listen)"
 
 
 def _ssh_target(address: Address) -> str:
@@ -100,7 +104,7 @@ def _ssh_target(address: Address) -> str:
 
 def _from_rpc(text: str) -> tuple[str, str]:
     """What TVM's client said, without its wrappings, and advice."""
-    found = re.search(r"EdgeconvBoard: (.*)", text, re.DOTALL)
+    found = re.search(wire.FAREWELL + "(.*)", text, re.DOTALL)
     if found:
         reason = " ".join(found.group(1).split())
         if "died of" in reason:
@@ -108,6 +112,8 @@ def _from_rpc(text: str) -> tuple[str, str]:
                 "the compiled code crashed there, the server lives: is the artifact for that CPU "
                 "(`edgeconv device check`)? If it is, please report it"
             )
+        if reason.startswith("can't start a session"):
+            return reason, f"free space there, or start {_SERVE} with --work in another folder"
         if "RPCSessionTimeoutError" in reason:
             return "the session's time is over", "open a new one"
         return reason, f"start {_SERVE} there again if it does not come back by itself"

@@ -165,8 +165,9 @@ def _unknown_key(address: Address, keys: list[str]) -> DeviceError:
 
 
 def _all_busy(address: Address, group: Group | None, timeout: float) -> DeviceError:
-    count = "every board" if group is None else f"all {len(group.boards)} board(s)"
+    count = 0 if group is None else len(group.boards)
+    which = {0: "every board", 1: "the board"}.get(count, f"all {count} boards")
     return DeviceError(
-        f"{count} with the key '{address.key}' stayed busy for {timeout:g} s; wait longer with "
+        f"{which} with the key '{address.key}' stayed busy for {timeout:g} s; wait longer with "
         "timeout= or --timeout, or see `edgeconv device list`"
     )

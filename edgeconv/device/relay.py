@@ -26,6 +26,9 @@ from edgeconv.device import wire
 
 _CHUNK = 1 << 18
 _BACKLOG = 1 << 22  # bytes waiting to be sent, beyond which no more are read
+_CODE = 4  # bytes
+_ANSWERS = (4, 5, 8)  # kReturn, kException, kCopyAck of TVM's RPCCode (src/runtime/rpc)
+_TAIL = 4096  # of the last bytes the board sent, kept
 _DRAIN = 2.0  # seconds for the last bytes after one side has closed
 
 
@@ -38,17 +41,31 @@ class RelayError(Exception):
 
 
 class Answers:
-    """Follows the packets of one direction: a length (uint64) and as many bytes, repeated."""
+    """Follows the packets of the board: a length (uint64) and as many bytes, repeated.
+
+    The bytes begin with a code (int32). TVM's client also carries out requests, which would let a
+    board run functions of this process: only answers may pass.
+    """
 
     def __init__(self) -> None:
-        self.header = b""
+        self.header = self.code = b""
         self.missing = 0
 
     def feed(self, data: bytes) -> bool:
-        """Whether a packet ends exactly with these bytes."""
+        """Whether a packet ends exactly with these bytes.
+
+        Raises:
+            RelayError: a packet is no answer; its code is in these bytes.
+        """
         view = memoryview(data)
         while view:
-            if self.missing:
+            if self.missing and len(self.code) < _CODE:
+                step = min(_CODE - len(self.code), self.missing, len(view))
+                self.code += bytes(view[:step])
+                self.missing -= step
+                if len(self.code) == _CODE or not self.missing:
+                    self._check()
+            elif self.missing:
                 step = min(self.missing, len(view))
                 self.missing -= step
             else:
@@ -56,8 +73,14 @@ class Answers:
                 self.header += bytes(view[:step])
                 if len(self.header) == 8:
                     self.missing, self.header = int.from_bytes(self.header, "little"), b""
+                    self.code = b""
             view = view[step:]
         return not self.missing and not self.header
+
+    def _check(self) -> None:
+        code = int.from_bytes(self.code, "little", signed=True)
+        if len(self.code) < _CODE or code not in _ANSWERS:
+            raise RelayError("request", f"code {code}")
 
 
 class Relay:
@@ -68,7 +91,7 @@ class Relay:
         self.timeout = float(given["timeout"])
         self.ssh: subprocess.Popen[bytes] | None = None
         self.far = self.near = socket.socket()  # replaced below
-        self.control = b""
+        self.control = self.tail = b""
 
     def run(self) -> None:
         """Connect, pass bytes on, clean up.
@@ -196,6 +219,10 @@ class Relay:
                         if data is None:
                             continue
                         progress = time.monotonic()
+                        answered = False
+                        if sock is self.far:
+                            answered = answers.feed(data)  # refuses what must not pass
+                            self.tail = (self.tail + data)[-_TAIL:]
                         buffers[other] += data
                         if not data and sock is self.near:
                             return  # the client has finished
@@ -203,15 +230,29 @@ class Relay:
                             closing = progress
                         elif sock is self.near:
                             waiting = True
-                        elif answers.feed(data) and not buffers[self.far]:
+                        elif answered and not buffers[self.far]:
                             waiting = False
                 now = time.monotonic()
                 if closing and (not buffers[self.near] or now > closing + _DRAIN):
-                    if waiting:
+                    if wire.FAREWELL.encode() in self.tail:
+                        self._let_read()
+                    elif waiting:
                         raise self._broken("the connection was closed")
                     return
                 if waiting and now > progress + self.timeout:
                     raise RelayError("timeout", f"no answer for {self.timeout:g} s")
+
+    def _let_read(self) -> None:
+        """Keep the client's side open until it has read why the server ended the session.
+
+        Closed with bytes of the client unread, the connection would lose what was sent to it.
+        """
+        with contextlib.suppress(OSError):
+            self.near.shutdown(socket.SHUT_WR)
+            self.near.settimeout(_DRAIN)
+            ends = time.monotonic() + _DRAIN
+            while time.monotonic() < ends and self.near.recv(_CHUNK):
+                pass
 
     def _register(
         self,

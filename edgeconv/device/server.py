@@ -46,6 +46,7 @@ _TICK = 0.5  # seconds between looks at the session and the tracker
 _HANDSHAKE = 5.0  # seconds a client has to say its key
 _TRACKER_RETRY, _TRACKER_ASK = 2.0, 2.0  # seconds between attempts, and between questions
 _UNUSED = 10.0  # seconds after which a key that the tracker gave away and nobody used is replaced
+_FAREWELL = 1.0  # seconds a client has to take the reason why its session ended
 _GRACE = 2.0  # seconds a session has to end after its client is gone
 
 
@@ -170,9 +171,15 @@ class Server:
         return wire.SUCCESS if key in open_to else wire.MISMATCH
 
     def _start_session(self, connection: socket.socket, client: str, seconds: float | None) -> None:
-        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=self.work))
-        parent = os.getpid()
-        process = os.fork()
+        parent, folder = os.getpid(), None
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{parent}-", dir=self.work))
+            process = os.fork()
+        except OSError as error:
+            if folder is not None:
+                folder.rmdir()
+            self._tell(connection, f"can't start a session in {self.work}: {error.strerror}")
+            raise
         if process == 0:
             self._serve_session(connection, folder, parent)
         expires = None if seconds is None else time.monotonic() + seconds
@@ -190,6 +197,7 @@ class Server:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # TVM's handler would log a page
             worker.die_with_parent(parent)
             self.socket.close()
             if self.tracker is not None:
@@ -232,12 +240,7 @@ class Server:
                 os.waitpid(session.process, 0)
         if reason:
             log.warning("session of %s: %s", session.client, reason)
-            session.connection.settimeout(1)
-            with contextlib.suppress(Exception):  # the client may be gone
-                os.set_blocking(session.connection.fileno(), True)
-                self.ffi.get_global_func("rpc.ReturnException")(
-                    session.connection.fileno(), f"EdgeconvBoard: {reason}"
-                )
+            self._tell(session.connection, reason)
         else:
             log.info("done with %s", session.client)
         with contextlib.suppress(OSError):
@@ -246,6 +249,24 @@ class Server:
         shutil.rmtree(session.folder, ignore_errors=True)
         self.tracker_next = 0.0
         self.pending_since = 0.0
+
+    def _tell(self, connection: socket.socket, reason: str) -> None:
+        """Answer a client with an exception, and hang up."""
+        with contextlib.suppress(Exception):  # it may be gone
+            connection.settimeout(_FAREWELL)
+            connection.sendall(self._exception(wire.FAREWELL + reason))
+            connection.shutdown(socket.SHUT_WR)
+            ends = time.monotonic() + _FAREWELL
+            while time.monotonic() < ends and connection.recv(1 << 16):
+                pass  # what stays unread would make the kernel discard the answer as well
+
+    def _exception(self, text: str) -> bytes:
+        """What TVM's clients raise with this text; TVM would send it without a time limit."""
+        here, there = socket.socketpair()
+        with here, there:
+            self.ffi.get_global_func("rpc.ReturnException")(here.fileno(), text)
+            here.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: there.recv(1 << 16), b""))
 
     # the tracker
 
@@ -270,7 +291,8 @@ class Server:
             self.tracker_next = now + _TRACKER_ASK
         except (OSError, wire.WireError) as error:
             if self.tracker is not None or self.tracker_next == 0.0:
-                log.warning("no tracker at %s:%d: %s; trying on", *self.options.tracker, error)
+                reason = getattr(error, "strerror", None) or error
+                log.warning("no tracker at %s:%d: %s; trying again", *self.options.tracker, reason)
             if self.tracker is not None:
                 self.tracker.close()
                 self.tracker = None
@@ -336,9 +358,13 @@ def _work_folder(given: str | None) -> str:
     Raises:
         DeviceError: it can't be written.
     """
-    folder = given or tempfile.gettempdir()
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
-        raise DeviceError(f"can't write into {folder}; --work takes another folder")
+    try:
+        folder = os.path.abspath(given) if given else tempfile.gettempdir()
+        os.rmdir(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
+    except OSError as error:
+        where = given or "any temporary folder"
+        reason = error.strerror or error
+        raise DeviceError(f"can't write into {where}: {reason}; --work takes another") from error
     for path in Path(folder).glob(f"{_PREFIX}*-*"):
         owner = path.name.removeprefix(_PREFIX).partition("-")[0]
         if owner.isdigit() and not os.path.exists(f"/proc/{owner}"):

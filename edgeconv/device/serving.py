@@ -6,7 +6,8 @@ import getpass
 import sys
 
 from edgeconv.device import wire
-from edgeconv.device.address import TRACKER_PORT
+from edgeconv.device.address import KEY_FORM, TRACKER_PORT, is_key
+from edgeconv.device.listening import shown
 from edgeconv.device.server import EXPOSED, EXPOSED_TRACKER, Options, serve
 from edgeconv.errors import DeviceError
 
@@ -32,6 +33,10 @@ def options(
     tracker: str | None, key: str, listen: str, port: int, work: str | None, once: bool
 ) -> Options:
     """Options from the command line's; DeviceError where they are malformed."""
+    if not 0 <= port < 65536:
+        raise DeviceError(f"a port is a number from 0 to 65535, not {port}")
+    if key and not is_key(key):
+        raise DeviceError(f"'{key}' can't be a key: {KEY_FORM}")
     place = None if tracker is None else host_and_port(tracker)
     return Options(listen, port, key, place, work, once)
 
@@ -43,7 +48,7 @@ def warn_if_exposed(listen: str, port: int, *, tracker: bool = False) -> None:
             user = f"'{getpass.getuser()}'"
         except (KeyError, OSError):
             user = "you"
-        place = f"port {port}" if listen in ("0.0.0.0", "::") else f"{listen}:{port}"
+        place = f"port {port}" if listen in ("0.0.0.0", "::") else shown(listen, port)
         print(
             f"warning: {(EXPOSED_TRACKER if tracker else EXPOSED).format(place, user)}",
             file=sys.stderr,
@@ -60,7 +65,7 @@ def serve_here(given: Options) -> None:
 
     def ready(port: int) -> None:
         warn_if_exposed(given.host, port)
-        print(f"listening at {given.host}:{port}", flush=True)
+        print(f"listening at {shown(given.host, port)}", flush=True)
 
     given.ready = ready
     serve(given)

@@ -25,7 +25,7 @@ import numpy as np
 import tvm
 from tvm import rpc
 
-from edgeconv.device import relay
+from edgeconv.device import relay, wire
 from edgeconv.device.address import Address, resolve
 from edgeconv.device.faults import Fault, explain
 from edgeconv.device.info import BoardInfo
@@ -45,8 +45,10 @@ _RELAY = (
 )
 
 
-def session(device: str | Address, timeout: float = TIMEOUT) -> Session:
+def session(device: str | Address, timeout: float = TIMEOUT, *, wait: bool = True) -> Session:
     """Connect to a board; see `edgeconv.device` for what `device` may be.
+
+    While a server serves another client, this waits for up to `timeout` seconds, or fails at once.
 
     Raises:
         DeviceError: malformed or unknown, nobody there, no board free, another protocol.
@@ -54,13 +56,13 @@ def session(device: str | Address, timeout: float = TIMEOUT) -> Session:
     if not isinstance(timeout, (int, float)) or not 0 < timeout <= 86400:
         raise DeviceError(f"timeout is a number of seconds above 0, not {timeout!r}")
     address = device if isinstance(device, Address) else resolve(device)
-    return Session(address, float(timeout))
+    return Session(address, float(timeout), wait=wait)
 
 
 class Session:
     """See `edgeconv.device`. A context manager; `close` may be called at any time."""
 
-    def __init__(self, address: Address, timeout: float) -> None:
+    def __init__(self, address: Address, timeout: float, *, wait: bool = True) -> None:
         self.address, self.timeout = address, timeout
         self.closed = False
         self._doing = "connecting"
@@ -68,11 +70,11 @@ class Session:
         self._fault: dict[str, Any] | None = None
         self._threads = 0
         with self._guarded("connecting"):
-            self.rpc = self._wait_for_board(time.monotonic() + timeout)
+            self.rpc = self._wait_for_board(time.monotonic() + (timeout if wait else 0.0))
             try:
                 self._call = self.rpc.get_function("edgeconv.device.call")
             except Exception as error:
-                if self._relay_fault() is not None or not _is_missing(error):
+                if not _is_missing(error) or self._relay_fault() is not None:
                     raise
                 raise DeviceError(
                     f"{address} runs a plain TVM RPC server: start `edgeconv device serve` there "
@@ -339,7 +341,9 @@ class Session:
             self.close()
             raise
         except Exception as error:
-            fault = self._relay_fault() or {"fault": "rpc", "text": str(error)}
+            fault: dict[str, Any] = {"fault": "rpc", "text": str(error)}
+            if wire.FAREWELL not in str(error):
+                fault = self._relay_fault() or fault
             self.close()
             raise explain(self._as_fault(fault)) from error
         except BaseException:  # Ctrl-C
@@ -379,4 +383,7 @@ def _own_path() -> list[str]:
 
 
 def _is_missing(error: Exception) -> bool:
-    return "edgeconv.device.call" in str(error) or "not" in str(error).lower()
+    """Whether the server lacks edgeconv's functions, as TVM's own does."""
+    text = str(error)
+    absent = "edgeconv.device.call" in text or "not" in text.lower()
+    return absent and wire.FAREWELL not in text

@@ -19,6 +19,8 @@ of one key); edgeconv's do, where TVM's leave the client waiting."""
 TRACKER_MAGIC = 0x2F271
 PUT, REQUEST, UPDATE_INFO, SUMMARY, PENDING_KEYS = 3, 4, 5, 6, 7
 TRACKER_SUCCESS = 0
+FAREWELL = "EdgeconvBoard: "
+"""Begins the text of the exception by which a server says why it ended a session."""
 MOST_BYTES = 1 << 20  # of a key, or of a tracker's message
 
 
@@ -104,7 +106,11 @@ class TrackerConnection:
         try:
             keep_alive(self.socket)
             self.socket.sendall(number(TRACKER_MAGIC))
-            if receive_int(self.socket) != TRACKER_MAGIC:
+            try:
+                answer = receive_int(self.socket)
+            except ConnectionError as error:  # TVM's servers hang up
+                raise WireError("it is not a tracker") from error
+            if answer != TRACKER_MAGIC:
                 raise WireError("it is not a tracker")
         except BaseException:
             self.socket.close()

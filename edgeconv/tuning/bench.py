@@ -67,22 +67,17 @@ class Outcome:
 class Session:
     """Where kernels run: this process. `remote.BoardSession` is a board."""
 
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="edgeconv-tune-")
-        self._count = 0
-
     def threads(self, count: int) -> None:
         """Let parallel kernels run on so many threads."""
         threads.use(count)
 
     def load(self, library: bytes, device: Device) -> Any:
         """The module in a shared library."""
-        self._count += 1
-        path = Path(self._folder.name, f"tune{self._count}.so")
-        path.write_bytes(library)
-        module = tvm.runtime.load_module(str(path))
-        path.unlink()
-        return module
+        # A folder for each: this process ends by SIGKILL, and could not remove one of its own.
+        with tempfile.TemporaryDirectory(prefix="edgeconv-tune-") as folder:
+            path = Path(folder, "tune.so")
+            path.write_bytes(library)
+            return tvm.runtime.load_module(str(path))
 
     def tensor(self, array: np.ndarray) -> Any:
         """A flat copy of an array where the kernels run."""

@@ -99,10 +99,10 @@ def server(*arguments: str, **options: object) -> Iterator[Process]:
 
 
 @contextlib.contextmanager
-def tracker() -> Iterator[Process]:
+def tracker(*arguments: str) -> Iterator[Process]:
     """A tracker at a free port."""
     program = (sys.executable, "-m", "edgeconv", "device", "tracker", "--port", "0")
-    with Process(program=program) as process:
+    with Process(*arguments, program=program) as process:
         yield process
 
 

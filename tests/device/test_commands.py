@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 from edgeconv import targets
 from edgeconv.device.server import Options, check_reachable
+from edgeconv.device.trial import small_convolution
 from edgeconv.errors import DeviceError
 from tests.cli.conftest import Cli, cli
 from tests.device import boards
+from tests.device.test_faults import changed_server
 
 __all__ = ["cli"]
 
@@ -23,7 +26,7 @@ def _config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
-def test_add(cli: Cli, tmp_path: Path) -> None:
+def test_add(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = cli("device", "add", "rpi4", "ssh://pi@board")
     assert done.status == 0, done.err
     assert (
@@ -32,6 +35,9 @@ def test_add(cli: Cli, tmp_path: Path) -> None:
         .endswith('"rpi4" = "ssh://pi@board"\n')
     )
     assert cli("device", "add", "rpi4").status == 2
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/proc/nowhere")
+    assert "error: can't write /proc/nowhere/" in cli("device", "add", "x", "ssh://pi@board").err
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     assert cli("device", "add", "rpi4", "ssh://pi@board", "--remove").status == 2
     assert "names no port" in cli("device", "add", "x", "rpc://board").err
     assert cli("device", "add", "rpi4", "--remove").status == 0
@@ -43,7 +49,10 @@ def test_list_check_detect(cli: Cli, tmp_path: Path) -> None:
     with boards.tracker() as tracker:
         place = f"127.0.0.1:{tracker.port}"
         done = cli("device", "list", "--tracker", place)
-        assert (done.status, done.out) == (0, "no board is registered with a tracker\n")
+        assert done.status == 0
+        assert f"`edgeconv device serve --tracker {place} --key NAME`" in done.out
+        assert "warning" not in tracker.said()  # see test_exposure_is_announced
+        assert _listeners(tracker.port) == {"127.0.0.1"}
         with boards.server("--tracker", place, "--key", "pc"):
             boards.registered(tracker.port, "pc")
             cli("device", "add", "mine", f"rpc://{place}/pc")
@@ -52,7 +61,7 @@ def test_list_check_detect(cli: Cli, tmp_path: Path) -> None:
             assert (row["key"], row["free"]) == ("pc", 1)
             if targets.host().arch == "x86_64":
                 assert "x86-sse4" in row["targets"]
-            assert done.json["names"] == {"mine": f"rpc://{place}/pc"}
+            assert done.json["names"]["mine"]["address"] == f"rpc://{place}/pc"
             boards.registered(tracker.port, "pc")
             done = cli("device", "check", "mine", "-t", "host")
             assert done.status == 0, done.out
@@ -64,8 +73,46 @@ def test_list_check_detect(cli: Cli, tmp_path: Path) -> None:
             assert targets.load(path).is_native
             assert cli("device", "detect", "mine", "-o", tmp_path / "x.txt").status == 2
     done = cli("device", "list", "--tracker", place)
-    assert done.status == 1
-    assert "no tracker at" in done.err
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("error: no tracker at")
+    done = cli("device", "list")  # the name's tracker is gone as well
+    assert done.status == 0
+    assert "warning: no tracker at" in done.err
+
+
+def test_list_of_names(cli: Cli) -> None:
+    """Servers without a tracker: free, busy, not there; and what to do when nothing is known."""
+    from edgeconv.device import session
+
+    assert "`edgeconv device add NAME ADDRESS` names one" in cli("device", "list").out
+    with boards.server() as process:
+        place = f"rpc://127.0.0.1:{process.port}"
+        cli("device", "add", "mine", place)
+        (there,) = cli("device", "list", "--json").json["names"].values()
+        assert there["state"] == "free"
+        assert there["model"]
+        with session(place):
+            done = cli("device", "list", "--timeout", "60")
+            assert "busy" in done.out
+            assert done.err == ""
+    done = cli("device", "list")
+    assert done.status == 0
+    assert "no answer" in done.out
+    assert done.err.startswith(f"warning: {place}: connecting failed: Connection refused; is")
+    assert done.err.count("\n") == 1
+
+
+def test_run_takes_the_cores_the_board_lends(cli: Cli, tmp_path: Path) -> None:
+    model = tmp_path / "net.onnx"
+    onnx.save(small_convolution().model, model)
+    with changed_server("found['cores'] = [0]") as process:
+        place = f"rpc://127.0.0.1:{process.port}"
+        options = ("--device", place, "--repeat", 0, "--json")
+        done = cli("run", model, *options)
+        assert done.status == 0, done.err
+        assert done.json["threads"] == 1
+        assert cli("run", model, *options, "--threads", 2).json["threads"] == 2
+        assert cli("run", model, *options, "--target", "host").json["threads"] == 1
 
 
 def test_exposure_is_announced() -> None:
@@ -78,9 +125,11 @@ def test_exposure_is_announced() -> None:
         assert f"Anyone who can reach port {process.port} can run programs on this machine" in said
         assert "0.0.0.0" in _listeners(process.port)
     pytest.importorskip("tornado")
-    with boards.tracker() as process:
-        assert "warning" not in process.said()
-        assert "127.0.0.1" in _listeners(process.port)
+    with boards.tracker("--listen", "0.0.0.0") as process:
+        said = process.said()
+        assert f"warning: Anyone who can reach port {process.port} can take boards" in said
+        assert said.count("\n") == 1
+        assert "0.0.0.0" in _listeners(process.port)
 
 
 def _listeners(port: int) -> set[str]:
@@ -108,8 +157,12 @@ def test_options_nobody_could_use() -> None:
     [
         (("--tracker", "x:y"), "HOST:PORT"),
         (("--tracker", "127.0.0.1"), "add --key"),
-        (("--listen", "192.0.2.77"), "can't listen at 192.0.2.77:9090"),
-        (("--work", "/nowhere"), "can't write into /nowhere; --work"),
+        (("--tracker", "127.0.0.1", "--key", "a b"), "'a b' can't be a key"),
+        (("--listen", "192.0.2.77"), "can't listen at 192.0.2.77:9090: Cannot assign"),
+        (("--listen", ""), "--listen takes an address"),
+        (("--listen", "nobody.invalid"), "--listen takes an address of this machine"),
+        (("--work", "/nowhere"), "can't write into /nowhere: No such file or directory; --work"),
+        (("--work", "/proc"), "can't write into /proc: "),
     ],
 )
 @pytest.mark.parametrize("command", [["edgeconv", "device", "serve"], ["edgeconv.device"]])
