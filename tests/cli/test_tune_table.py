@@ -31,7 +31,9 @@ def test_the_live_table(tmp_path: Path, width: int) -> None:
     assert len(pictures) > 9
     last = pictures[-1].splitlines()
     assert all(len(line) < max(width, 120) for line in last)
-    assert [line.split()[0] for line in last[:4]] == ["#", "3", "2", "1"]
+    times = {str(s.item.number): len(s.item.layers) * (s.default_us or 0) for s in tuner.states}
+    by_time = sorted(times, key=times.__getitem__, reverse=True)
+    assert [line.split()[0] for line in last[:4]] == ["#", *by_time]
     assert all(" 32 " in line for line in last[1:4])
     assert "96 trials; convolutions" in last[-2]
     assert last[-1].startswith("final of ")
