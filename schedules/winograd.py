@@ -1,4 +1,4 @@
-"""Winograd convolution F(m×m, r×r) of stride 1, with any groups and dilation.
+"""Winograd convolution F(m×m, r×r) of stride 1 or 2, with any groups and dilation.
 
 The products over channels of an r×r convolution become (m+r−1)² matrix products, m the side of an
 output tile: at m = 4 a 3×3 convolution takes a quarter of the multiplications, a 5×5 16 %. The
@@ -15,6 +15,11 @@ ones or such that straddle blocks, a register tile multiplies the input channels
 and the weights hold zeros for foreign ones. Parts repeat the input transform, and each streams its
 own weights only. With a dilation of d, each of the d·d phases is a convolution of its own: tiles
 take pixels d apart.
+
+A stride of 2 is taken apart as well: rows and columns of even and of odd number are four inputs,
+each with every second tap of the filter in both directions, whose sums are added (the polyphase
+decomposition of signal processing). They become channels of a convolution of stride 1 with half as
+many taps a side: a 5×5 kernel of 25 products an output takes 9 this way.
 
 Layouts: data and out in channel blocks or NHWC. The last tile of a row or column, the last window
 and, in NHWC, the last vector of a window overlap their neighbours; padding lanes are transformed
@@ -44,7 +49,7 @@ from edgeconv.schedules.common import (
     run_parallel,
     tile_start,
 )
-from edgeconv.schedules.winograd_space import Knobs, Space
+from edgeconv.schedules.winograd_space import Knobs, Space, taps
 from edgeconv.schedules.winograd_transforms import (
     TILES,
     column_operations,
@@ -57,6 +62,7 @@ from edgeconv.workload import ConvTask
 
 LEAST_LANES = 4
 NARROWEST = 4  # groups in a vector
+LEAST_STRIDED_TAPS = 3  # of a component: a 3x3 kernel of stride 2 gains nothing
 WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16)  # groups of a window, where they straddle blocks
 BLOCK_TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64)
 LINE = 16  # float32 of a cache line
@@ -68,19 +74,22 @@ MEMORY_BYTES_PER_CYCLE = 6  # of all cores together
 
 
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
-    """3×3, 5×5, 7×7 of stride 1, groups of at least a quarter of a vector, maps from 2×2 on."""
+    """Square kernels of stride 1, or 2 from 5×5 on; groups of at least a quarter of a vector."""
     conv = task.conv
-    rows, columns = conv.kernel_size
-    if rows != columns or rows not in TILES or conv.stride != (1, 1):
-        return Mismatch("only 3x3, 5x5 and 7x7 kernels of stride 1")
+    if conv.kernel_size[0] != conv.kernel_size[1] or taps(conv) not in TILES:
+        return Mismatch("only square kernels of 2 to 5 or 7 taps a side")
+    if conv.stride != (1, 1):
+        if conv.stride != (2, 2) or conv.dilation != (1, 1) or taps(conv) < LEAST_STRIDED_TAPS:
+            return Mismatch("only a stride of 1, or of 2 of kernels from 5x5 on without dilation")
     if conv.input_shuffle != 1:
         return Mismatch("the input channels are shuffled")
     if (partial := is_partial(task)) is not None:
         return partial
     if conv.groups > 1 and NARROWEST * conv.out_channels_per_group < device.lanes:
         return Mismatch(f"a group has {conv.out_channels_per_group} output channels only")
-    if _smallest_phase(task) < 2:
-        return Mismatch("the output is smaller than 2x2")
+    least = min(TILES[taps(conv)])
+    if _smallest_phase(task) < least:
+        return Mismatch(f"the output is smaller than {least}x{least}")
     for channels, layout in ((conv.in_channels, task.data), (conv.out_channels, task.out)):
         if layout.block < 2 or _lanes(channels, layout, device) < LEAST_LANES:
             return Mismatch(f"{channels} channels in {layout} do not lie side by side")
@@ -118,7 +127,7 @@ def _windows(task: ConvTask, device: Device) -> list[int]:
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
     lanes = _lanes(task.conv.out_channels, task.out, device)
-    for tile in TILES[task.conv.kernel_size[0]]:
+    for tile in TILES[taps(task.conv)]:
         if _smallest_phase(task) < tile:
             continue
         for groups in _windows(task, device):
@@ -153,24 +162,25 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     sum reads as well are not counted, nor do the other families count them.
     """
     space, ports = Space(task, knobs), device.fma_ports
-    kernel, side = task.conv.kernel_size[0], space.side
+    side, components = space.side, space.components
     vectors = space.products * space.part * knobs.tiles  # of M
-    depth = space.mean_depth()
+    depth = components * space.mean_depth()
     # operations of the transforms on a row or a column, and the loads and stores of V and M
-    in_column, out_column = column_operations(knobs.tile, kernel)
+    in_column, out_column = column_operations(knobs.tile, space.taps)
     into = 2 * side * in_column / ports + 1.2 * space.products
     outof = (side + knobs.tile) * out_column / ports + space.products + 3 * knobs.tile**2
-    transforms = knobs.tiles * (into * space.in_vectors + outof * space.part)
+    transforms = knobs.tiles * (into * components * space.in_vectors + outof * space.part)
     fmas = knobs.rows * knobs.vectors
     loads = knobs.rows + knobs.vectors + ceil_div(knobs.vectors * knobs.lanes, LINE)
     step = max(fmas / ports, loads / device.load_ports, FMA_LATENCY)
     register_tiles = space.products * space.channel_tiles * ceil_div(knobs.tiles, knobs.rows)
-    weights = space.unit_weights * depth / space.depth * 4  # those that are read
+    weights = space.unit_weights * depth / (components * space.depth) * 4  # those that are read
     sums, slice_bytes = depth * step, depth * knobs.vectors * knobs.lanes * 4
     if slice_bytes > device.l1d_kib * 1024 // 2:  # weights of a register tile
         sums = max(sums, slice_bytes / L2_BYTES_PER_CYCLE)
     product = register_tiles * (sums + 10 + 2 * fmas) + weights / L1_FILL_BYTES_PER_CYCLE
-    scratch = (space.products * knobs.tiles * space.width + vectors * knobs.lanes) * 4
+    scratch = 4 * vectors * knobs.lanes
+    scratch += 4 * space.products * knobs.tiles * components * space.width
     again = product  # of all blocks but the first, which finds the weights in L2 or behind it
     if weights + scratch > device.l2_kib * 1024:
         again = max(again, weights / L3_BYTES_PER_CYCLE)
@@ -183,7 +193,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         )
     streams = task.conv.batch * space.windows * knobs.parts
     busy = ceil_div(streams * space.blocks, device.cores) * device.cores  # idle cores cost as much
-    extra = max(0.0, weights * (1 - kernel**2 / space.products))
+    direct = math.prod(task.conv.kernel_size) / (components * space.products)
+    extra = max(0.0, weights * (1 - direct))
     rate = COLD_BYTES_PER_CYCLE if device.l3_kib else MEMORY_BYTES_PER_CYCLE / device.cores
     cold = max(0.0, extra / rate - product / 2)  # half overlaps with the first block's products
     return (busy * (transforms + again) + streams * cold) * 0.9
@@ -197,14 +208,20 @@ def _map_bytes(task: ConvTask) -> int:
 
 
 def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray:
-    """OIHW [K, CPG, r, r] to U = G g Gᵀ as [window, part, product, tile, channel, vector, lane].
+    """OIHW [K, CPG, r, r] to U = G g Gᵀ as [window, part, product, tile, component,
+    channel, vector, lane].
 
     Zero for channels of other groups and for padding lanes.
     """
     space = Space(task, knobs)
-    transformed = transform_weights(weight, knobs.tile)
     cpg, kpg = weight.shape[1], task.conv.out_channels_per_group
-    filled = np.concatenate([transformed, np.zeros((space.products, 1, cpg), weight.dtype)], 1)
+    shape = (space.components, space.products, weight.shape[0] + 1, cpg)
+    filled = np.zeros(shape, weight.dtype)  # a last filter of zeros for lanes without one
+    for component, (y, x) in enumerate(np.ndindex(task.conv.stride)):
+        part_of = weight[:, :, y :: task.conv.stride[0], x :: task.conv.stride[1]]
+        missing = [(0, space.taps - extent) for extent in part_of.shape[2:]]
+        part_of = np.pad(part_of, [(0, 0), (0, 0), *missing])
+        filled[component, :, :-1] = transform_weights(part_of, knobs.tile)
     packed = np.zeros(space.weight_shape(), weight.dtype)
     table = space.channel_table()
     for window, part, channel_tile in np.ndindex(packed.shape[0], knobs.parts, packed.shape[3]):
@@ -212,9 +229,10 @@ def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray
         outs = table[window, vector : vector + knobs.vectors]  # [vector, lane]
         first, number = space.tile_channels(window, part, channel_tile)
         channels = first + np.arange(number)
-        values = filled[:, outs[..., None], channels % cpg]
+        values = filled[:, :, outs[..., None], channels % cpg]
         values = np.where((outs // kpg)[..., None] == channels // cpg, values, 0)
-        packed[window, part, :, channel_tile, :number] = values.transpose(0, 3, 1, 2)
+        values = values.transpose(1, 0, 4, 2, 3)
+        packed[window, part, :, channel_tile, :, :number] = values
     return packed
 
 
@@ -235,7 +253,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
         with emit.loops(**grid) as axes, emit.block("tile"):
             n, window, part, b = emit.all_spatial(grid, axes)
             first = tile_start(b, knobs.tiles, space.count(task, knobs.tile))
-            v = _Scratch("v", space.products, knobs.tiles, space.width)
+            v = _Scratch("v", space.products, knobs.tiles, space.components * space.width)
             m = _Scratch("m", space.products, space.part, knobs.tiles * space.lanes)
             _input(space, operands, v, (n, window, first))
             _products(space, operands, v, m, (window, part))
@@ -267,20 +285,25 @@ def _input(
 ) -> None:
     """V = Bᵀ d B, a tile and a vector of input channels at a time."""
     n, window, first = at
-    grid = dict(t=space.knobs.tiles, c=space.in_vectors)
+    sy, sx = space.conv.stride
+    height, width = operands.data.shape[2:4]
+    grid = dict(t=space.knobs.tiles, f=space.components, c=space.in_vectors)
     with emit.loops(**grid) as axes, emit.block("input"):
-        t, c = emit.all_spatial(grid, axes)
+        t, component, c = emit.all_spatial(grid, axes)
         row, column = space.corner(first + t)
         start, block = space.in_vector(c), space.task.data.block
         channel = space.in_base(window) + start
 
         def load(i: int, j: int) -> Any:
-            y, x = operands.pixel(row, column, i, j)
+            y, x = operands.pixel(row, column, i * sy + component // sx, j * sx + component % sx)
+            if sy > 1 and space.side - 1 in (i, j):  # taps of zeros may lie behind the last pixel
+                y, x = tirx.min(y, height - 1), tirx.min(x, width - 1)
             lanes = Ramp(channel % block, 1, space.in_lanes)
             return operands.data[n, channel // block, y, x, lanes]
 
         for product, value in transform_input(space.side, load):
-            emit.store(v.array, value, v.at(product, t, start, space.in_lanes))
+            place = v.at(product, t, component * space.width + start, space.in_lanes)
+            emit.store(v.array, value, place)
 
 
 def _products(
@@ -301,14 +324,15 @@ def _products(
         first, depth = space.tile_channels(window, part, k)
         offset = first - space.in_base(window)
         depth = space.depth if space.uniform else depth
-        with emit.loops(c=depth) as axis, emit.block("update"):
-            c = emit.spatial("vc", depth, axis)
-            at_c = [window, part, e, k, c]
+        inner = dict(f=space.components, c=depth)
+        with emit.loops(**inner) as axes, emit.block("update"):
+            component, c = emit.all_spatial(inner, axes)
+            at_c = [window, part, e, k, component, c]
             for j in range(0, knobs.vectors, max(1, LINE // lanes)):
                 emit.prefetch(operands.weight[(*at_c, j, 0)], PREFETCH, level=1)
             weights = [T.Bind(operands.weight[(*at_c, j, every)]) for j in range(knobs.vectors)]
             for i, j in tile:
-                scalar = v.array[tuple(v.at(e, start + i, offset + c))]
+                scalar = v.array[tuple(v.at(e, start + i, component * space.width + offset + c))]
                 product = tirx.Broadcast(scalar, lanes) * weights[j]
                 emit.store(acc[i, j], acc[i, j][every] + product, [every])
         for i, j in tile:
@@ -322,7 +346,7 @@ def _output(
     """out = activation(Aᵀ M A + bias + residual), a tile and a vector of channels at a time."""
     n, window, part, first = at
     knobs, (dy, dx) = space.knobs, space.conv.dilation
-    every, kernel = Ramp(0, 1, space.lanes), space.conv.kernel_size[0]
+    every = Ramp(0, 1, space.lanes)
     grid = dict(t=knobs.tiles, k=space.part)
     with emit.loops(**grid) as axes, emit.block("output"):
         t, k = emit.all_spatial(grid, axes)
@@ -333,7 +357,7 @@ def _output(
         def load(i: int, j: int) -> Any:
             return m.array[tuple(m.at(i * space.side + j, k, t * space.lanes, space.lanes))]
 
-        for i, j, value in transform_output(knobs.tile, kernel, load):
+        for i, j, value in transform_output(knobs.tile, space.taps, load):
             if space.task.bias:
                 value = value + operands.start(window, vector, every)
             if space.stored < space.lanes:

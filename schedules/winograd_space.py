@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeconv.schedules.common import ceil_div, minimum, tile_start
-from edgeconv.workload import ConvTask
+from edgeconv.workload import Conv2d, ConvTask
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Knobs:
 
     Attributes:
         lanes: float32 lanes of the vectors of output channels.
-        tile: side of an output tile, 2 or 4.
+        tile: side of an output tile.
         groups: groups of a window.
         parts: parts the output channels of a window are cut into.
         tiles: output tiles transformed and multiplied together.
@@ -34,6 +34,11 @@ class Knobs:
     vectors: int
 
 
+def taps(conv: Conv2d) -> int:
+    """Taps a side of the convolutions of stride 1 that a square kernel is taken apart into."""
+    return ceil_div(conv.kernel_size[0], conv.stride[0])
+
+
 class Space:
     """How output tiles fall into blocks, and channels into windows, parts and register tiles.
 
@@ -43,7 +48,8 @@ class Space:
     def __init__(self, task: ConvTask, knobs: Knobs) -> None:
         conv, lanes = task.conv, knobs.lanes
         self.task, self.conv, self.knobs, self.lanes = task, conv, knobs, lanes
-        self.side = knobs.tile + conv.kernel_size[0] - 1  # of an input tile
+        self.taps, self.components = taps(conv), conv.stride[0] * conv.stride[1]
+        self.side = knobs.tile + self.taps - 1  # of an input tile
         self.products = self.side**2
         self.blocks = ceil_div(self.count(task, knobs.tile), knobs.tiles)
         # output channels: vectors of the window, of a part, register tiles of a part
@@ -187,14 +193,17 @@ class Space:
         return tile_start(channel_tile, self.knobs.vectors, self.part)
 
     def weight_shape(self) -> tuple[int, ...]:
-        """Shape of the packed weights: [window, part, product, tile, channel, vector, lane]."""
-        inner = (self.depth, self.knobs.vectors, self.lanes)
+        """Shape of the packed weights: [window, part, product, tile, component, channel, vector,
+        lane].
+        """
+        inner = (self.components, self.depth, self.knobs.vectors, self.lanes)
         return (self.windows, self.knobs.parts, self.products, self.channel_tiles, *inner)
 
     @property
     def unit_weights(self) -> int:
         """Packed weights that one part of a window reads."""
-        return self.products * self.channel_tiles * self.knobs.vectors * self.depth * self.lanes
+        vectors = self.channel_tiles * self.knobs.vectors
+        return self.products * vectors * self.components * self.depth * self.lanes
 
     def channel_table(self) -> np.ndarray:
         """Output channel of every [window, vector, lane]; K stands for a lane without one."""

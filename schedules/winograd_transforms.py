@@ -5,8 +5,9 @@ Toom–Cook construction: m + r − 2 interpolation points and infinity, for til
 side before the convolution. `POINTS` are not Lavin's 0, ±1, ±2, …: they were chosen for the least
 error in float32. Relative to the largest output (random data, 64 and 256 channels) it is
 
-    F(2, 3)                     as the direct sum of a 3×3 kernel, 0.8e-6 and 1.6e-6
-    F(4, 3), F(2, 5)            1.4e-6 and 2.9e-6 (Lavin's points: 5.0e-6 and 1.1e-5)
+    F(3, 2), F(2, 3)            as the direct sum of a 3×3 kernel, 0.8e-6 and 1.6e-6
+    F(5, 2), F(4, 3), F(3, 4), F(2, 5)
+                                1.4e-6 and 2.9e-6 (Lavin's points: 5.0e-6 and 1.1e-5)
     F(4, 5), F(2, 7)            6e-6 and 1.0e-5, twice that of the direct sums
 """
 
@@ -27,7 +28,8 @@ PAIRS = {  # p of the points ±p beside zero, by pixels a side
     6: (Fraction(3, 4), Fraction(3, 2)),
     8: (Fraction(1, 2), Fraction(1), Fraction(7, 4)),
 }
-TILES = {3: (2, 4), 5: (2, 4), 7: (2,)}  # m by r; F(6, 3) gains nothing on F(4, 3)
+TILES = {2: (3, 5), 3: (2, 4), 4: (3,), 5: (2, 4), 7: (2,)}  # m by r
+# F(6, 3) gains nothing on F(4, 3), F(5, 4) rounds still more than F(4, 5)
 
 
 def points(side: int) -> list[Fraction]:

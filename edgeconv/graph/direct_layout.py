@@ -14,7 +14,16 @@ WIDEST_KERNEL = 7  # columns; beyond it a tile's code would be too long on some 
 COLUMNS = range(4, 9)  # of a tile that fits the registers of any device
 NARROWEST = 7  # map: tiles are single rows
 KINDS = 3  # of tiles in a row, at most
-FEW_CHANNELS = {3: 4, 5: 4, 7: 6}  # for which Winograd's transforms don't pay, by kernel
+ANY = 1 << 30
+FEW_CHANNELS = {  # for which Winograd's transforms don't pay, by kernel and stride
+    (2, (1, 1)): 12,
+    (3, (1, 1)): 4,
+    (4, (1, 1)): 4,
+    (5, (1, 1)): 4,
+    (7, (1, 1)): 4,
+    (5, (2, 2)): 4,
+    (7, (2, 2)): 4,
+}
 
 
 def reads_planes(conv: Conv2d, lanes: int) -> bool:
@@ -24,9 +33,8 @@ def reads_planes(conv: Conv2d, lanes: int) -> bool:
     if conv.groups > 1 and conv.out_channels_per_group * 2 <= lanes:
         return False  # several groups share a vector: see lane_groups
     rows, columns = conv.kernel_size
-    if rows == columns and rows in FEW_CHANNELS and conv.stride == (1, 1):
-        if conv.in_channels_per_group > FEW_CHANNELS[rows]:
-            return False  # Winograd wants blocks
+    if rows == columns and conv.in_channels_per_group > FEW_CHANNELS.get((rows, conv.stride), ANY):
+        return False  # Winograd wants blocks
     if conv.kernel_size[1] > WIDEST_KERNEL or conv.out_width < NARROWEST:
         return False
     fitting = [width for width in COLUMNS if width <= conv.out_width]

@@ -41,8 +41,11 @@ def test_matrices_compute_a_convolution(m: int, r: int) -> None:
 @pytest.mark.parametrize(
     ("conv", "block", "reason"),
     [
-        (Conv2d(1, 64, 9, 9, 64, (4, 4)), 16, "3x3"),
-        (Conv2d(1, 64, 9, 9, 64, (3, 5)), 16, "3x3"),
+        (Conv2d(1, 64, 9, 9, 64, (6, 6)), 16, "square kernels"),
+        (Conv2d(1, 64, 9, 9, 64, (3, 5)), 16, "square kernels"),
+        (Conv2d(1, 64, 19, 19, 64, (5, 5), stride=(2, 2), dilation=(2, 2)), 16, "dilation"),
+        (Conv2d(1, 64, 19, 19, 64, (5, 5), stride=(1, 2)), 16, "stride"),
+        (Conv2d(1, 64, 8, 9, 64, (7, 7), stride=(2, 2)), 16, "smaller than 3x3"),
         (Conv2d(1, 64, 9, 9, 64, (3, 3), stride=(2, 2)), 16, "stride"),
         (Conv2d(1, 64, 3, 9, 64, (3, 3)), 16, "smaller"),
         (Conv2d(1, 64, 9, 9, 64, (3, 3), dilation=(4, 1)), 16, "smaller"),
@@ -57,11 +60,12 @@ def test_refuses_what_it_cannot_do(conv: Conv2d, block: int, reason: str) -> Non
     assert reason in mismatch.reason
 
 
-@pytest.mark.parametrize("r", winograd_transforms.TILES)
-def test_chosen_for_wide_layers_unless_numerics_are_exact(r: int) -> None:
+@pytest.mark.parametrize(("r", "stride"), [(2, 1), (3, 1), (4, 1), (5, 1), (7, 1), (5, 2), (7, 2)])
+def test_chosen_for_wide_layers_unless_numerics_are_exact(r: int, stride: int) -> None:
     device = load("x86-avx512")
     for groups in (1, 2, 4):
-        conv = Conv2d(1, 72, 56, 56, 72, (r, r), padding=(r // 2,) * 4, groups=groups)
+        window = dict(stride=(stride, stride), padding=(r // 2,) * 4)
+        conv = Conv2d(1, 72, 56, 56, 72, (r, r), **window, groups=groups)
         assert strategy.choose(task(conv), device).family is family("winograd")
         exact = strategy.choose(task(conv), device, exact=True)
         assert exact.family is not family("winograd")
@@ -78,17 +82,18 @@ def tasks(draw: st.DrawFn, cpu: Device) -> tuple[ConvTask, winograd.Knobs]:
     lanes = cpu.lanes
     least = 1 if groups == 1 else max(1, lanes // 4)
     kpg = draw(st.integers(least, 3 * lanes) | st.sampled_from((lanes, 2 * lanes)))
-    kernel = draw(st.sampled_from(sorted(winograd_transforms.TILES)))
+    kernel = draw(st.sampled_from((2, 3, 4, 5, 7)))
+    stride = draw(st.sampled_from((1, 2))) if kernel >= 5 else 1
+    dilation = (draw(st.integers(1, 3)), draw(st.integers(1, 3))) if stride == 1 else (1, 1)
     cpg = kpg if draw(st.booleans()) else draw(st.integers(1, 3 * lanes))
-    dilation = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
     top, left, bottom, right = (draw(st.integers(0, 3)) for _ in range(4))
-    # at least two rows and columns of every phase of the dilation
-    least_height, least_width = ((kernel + 1) * d for d in dilation)
+    # at least three rows and columns of every phase of the dilation, but for the padding
+    least_height, least_width = ((kernel - 1) * d + 1 + stride * (3 * d - 1) for d in dilation)
     height = draw(st.integers(least_height, least_height + 17)) - min(1, top + bottom)
     width = draw(st.integers(least_width, least_width + 17)) - min(1, left + right)
     batch, padding = draw(st.integers(1, 2)), (top, left, bottom, right)
     sizes = (groups * cpg, height, width, groups * kpg, (kernel, kernel))
-    conv = Conv2d(batch, *sizes, (1, 1), padding, dilation, groups)
+    conv = Conv2d(batch, *sizes, (stride, stride), padding, dilation, groups)
     halo = (0, 0, 0, 0)
     if draw(st.booleans()):
         halo = (1, 0, 2, 1)
@@ -153,7 +158,11 @@ def normal(conv: Conv2d) -> Data:
     shape = (conv.out_channels, conv.in_channels_per_group, *conv.kernel_size)
     weight = rng.standard_normal(shape, np.float32)
     wanted = convolution(
-        x.astype(np.float64), weight.astype(np.float64), padding=conv.padding, groups=conv.groups
+        x.astype(np.float64),
+        weight.astype(np.float64),
+        stride=conv.stride,
+        padding=conv.padding,
+        groups=conv.groups,
     )
     return Data(x, weight, np.zeros(0), np.zeros(0), wanted)
 
@@ -172,10 +181,14 @@ def test_error_is_as_documented(
         if tile + r - 1 != side:
             continue
         padding = (r // 2,) * 4
-        for conv in (
+        cases = [
             Conv2d(1, channels, 14, 18, 64, (r, r), padding=padding),
             Conv2d(1, 2 * channels, 14, 18, 64, (r, r), padding=padding, groups=2),
-        ):
+        ]
+        if r in (3, 4):
+            k = 2 * r - 1
+            cases += [Conv2d(1, channels // 4, 27, 35, 64, (k, k), (2, 2), (r - 1,) * 4)]
+        for conv in cases:
             found = task(conv, host.lanes)
             knobs = [k for k in winograd.candidates(found, host) if k.tile == tile]
             several.add(family("winograd"), found, knobs[0], normal(conv))
