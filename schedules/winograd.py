@@ -80,7 +80,7 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
         return Mismatch("only square kernels of 2 to 5 or 7 taps a side")
     if conv.stride != (1, 1):
         if conv.stride != (2, 2) or conv.dilation != (1, 1) or taps(conv) < LEAST_STRIDED_TAPS:
-            return Mismatch("only a stride of 1, or of 2 of kernels from 5x5 on without dilation")
+            return Mismatch("only a stride of 1, or 2 from 5x5 on, without dilation")
     if conv.input_shuffle != 1:
         return Mismatch("the input channels are shuffled")
     if (partial := is_partial(task)) is not None:
