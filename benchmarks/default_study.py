@@ -177,7 +177,7 @@ def tables(content: Mapping[str, Any]) -> list[Table]:
     for name in [*names, None]:
         found = ratios(content["cases"], name)
         if found:
-            rivals = content["settings"].get("rivals", True)
+            rivals = content.get("settings", {}).get("rivals", True)
             whole = "the best of all families" if rivals else "other knobs of the same family"
             title = name or f"the strategy's choice, against {whole}"
             numbers = (float(np.median(found)), float(np.percentile(found, 90)), max(found))
