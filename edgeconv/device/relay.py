@@ -24,6 +24,8 @@ from typing import Any
 
 from edgeconv.device import wire
 
+_CTRL_C = bytes([2])  # the number of SIGINT: Python writes those of signals into this pipe
+_SIGNALS = bytes(number for number in range(32) if number != ord("\n"))
 _CHUNK = 1 << 18
 _BACKLOG = 1 << 22  # bytes waiting to be sent, beyond which no more are read
 _CODE = 4  # bytes
@@ -284,7 +286,9 @@ class Relay:
             data = os.read(0, 4096)
         except BlockingIOError:
             return True
-        self.control += data
+        if _CTRL_C in data:
+            return False
+        self.control += data.translate(None, _SIGNALS)
         *lines, self.control = self.control.split(b"\n")
         for line in lines:
             word, _, value = line.partition(b" ")

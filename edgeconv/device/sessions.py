@@ -12,6 +12,7 @@ import json
 import math
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -117,6 +118,8 @@ class Session:
                 text=True,
                 start_new_session=True,  # Ctrl-C is for this process; the relay follows it
             )
+            assert self._relay.stdin is not None
+            os.set_blocking(self._relay.stdin.fileno(), False)  # as a wake-up of signals has to be
         except OSError as error:
             raise DeviceError(f"can't start Python ({sys.executable}): {error}") from error
         hello = self._hear(2 * self.timeout + _START)
@@ -331,6 +334,34 @@ class Session:
         if self.closed:
             raise DeviceError(f"the session with {self.address} is closed; open a new one")
         self._doing = doing
+        try:
+            with self._interruptible(), self._explained(seconds):
+                yield
+        except BaseException:
+            self.close()
+            raise
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C is told to the relay as well, which ends the session.
+
+        TVM looks for signals when one interrupts its waiting; one that comes just before would
+        be seen after the answer only.
+        """
+        stdin = None if self._relay is None else self._relay.stdin
+        raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if stdin is None or not raises or threading.current_thread() != threading.main_thread():
+            yield
+            return
+        before = signal.set_wakeup_fd(stdin.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+
+    @contextlib.contextmanager
+    def _explained(self, seconds: float) -> Iterator[None]:
+        """DeviceError for whatever fails inside; `seconds` more than usual may pass."""
         if seconds:
             self._set_timeout(self.timeout + seconds)
         try:
@@ -338,17 +369,12 @@ class Session:
             if seconds:
                 self._set_timeout(self.timeout)
         except EdgeconvError:
-            self.close()
             raise
         except Exception as error:
             fault: dict[str, Any] = {"fault": "rpc", "text": str(error)}
             if wire.FAREWELL not in str(error):
                 fault = self._relay_fault() or fault
-            self.close()
             raise explain(self._as_fault(fault)) from error
-        except BaseException:  # Ctrl-C
-            self.close()
-            raise
 
     def _set_timeout(self, seconds: float) -> None:
         if self._relay is not None and self._relay.stdin is not None and math.isfinite(seconds):

@@ -318,6 +318,28 @@ def test_interrupted(work: Path, tmp_path: Path) -> None:
         serves_again(process, work)
 
 
+def test_interrupted_just_before_it_waits(work: Path, tmp_path: Path) -> None:
+    """A signal that no system call is interrupted by: it comes while the client's thread, which
+    then waits for the answer, can't be woken by it.
+    """
+    artifact = boards.broken("spin").save(tmp_path / "spin.edgeconv")
+    code = (
+        "import signal, sys; from edgeconv.cli import main; sys.argv[:1] = ['edgeconv']; "
+        "signal.siginterrupt(signal.SIGINT, False); main()"
+    )
+    with boards.server("--work", str(work)) as process:
+        client = _client(code, "run", str(artifact), "--device", f"rpc://127.0.0.1:{process.port}")
+        boards.until(lambda: "serving" in process.said(), 60)
+        boards.until(lambda: bool(list(work.glob("*/*.so"))))
+        time.sleep(1)
+        client.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        _, said = client.communicate(timeout=30)
+        assert (client.returncode, said) == (130, "error: interrupted\n")
+        assert time.monotonic() - start < 5 * SLACK
+        serves_again(process, work)
+
+
 def _client(code: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
