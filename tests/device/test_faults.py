@@ -300,10 +300,14 @@ def test_the_client_vanishes(work: Path) -> None:
         serves_again(process, work)
 
 
+# tests that run in the background may have been told to ignore SIGINT, and clients inherit that
+HEARS = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+
+
 def test_interrupted(work: Path, tmp_path: Path) -> None:
     """Ctrl-C during a run: the command ends with 130 at once."""
     artifact = boards.broken("spin").save(tmp_path / "spin.edgeconv")
-    code = "import sys; from edgeconv.cli import main; sys.argv[:1] = ['edgeconv']; main()"
+    code = f"{HEARS}from edgeconv.cli import main; sys.argv[:1] = ['edgeconv']; main()"
     with boards.server("--work", str(work)) as process:
         place = f"rpc://127.0.0.1:{process.port}"
         client = _client(code, "run", str(artifact), "--device", place)
@@ -324,7 +328,7 @@ def test_interrupted_just_before_it_waits(work: Path, tmp_path: Path) -> None:
     """
     artifact = boards.broken("spin").save(tmp_path / "spin.edgeconv")
     code = (
-        "import signal, sys; from edgeconv.cli import main; sys.argv[:1] = ['edgeconv']; "
+        f"{HEARS}from edgeconv.cli import main; sys.argv[:1] = ['edgeconv']; "
         "signal.siginterrupt(signal.SIGINT, False); main()"
     )
     with boards.server("--work", str(work)) as process:
