@@ -173,13 +173,13 @@ def tables(content: Mapping[str, Any]) -> list[Table]:
     """Median, 90th percentile and worst by family, and of the strategy as a whole."""
     titles = ["default knobs of", "layers", "default / best, median", "p90", "worst"]
     names: list[str | None] = [f.name for f in FAMILIES]
+    rivals = content.get("settings", {}).get("rivals", True)
+    others = "the best of all families" if rivals else "other knobs of the same family"
     rows = []
     for name in [*names, None]:
         found = ratios(content["cases"], name)
         if found:
-            rivals = content.get("settings", {}).get("rivals", True)
-            whole = "the best of all families" if rivals else "other knobs of the same family"
-            title = name or f"the strategy's choice, against {whole}"
+            title = name or f"the strategy's choice, against {others}"
             numbers = (float(np.median(found)), float(np.percentile(found, 90)), max(found))
             rows.append([title, str(len(found)), *(f"{n:.3f}" for n in numbers)])
     return [Table(titles, rows)]

@@ -54,6 +54,13 @@ def tile_start(tile: Any, size: int, extent: int) -> Any:
     return tile * size if extent % size == 0 else minimum(tile * size, extent - size)
 
 
+def narrowed(lanes: int, extent: int) -> int:
+    """`lanes` halved until a vector is no longer than `extent`."""
+    while lanes > extent:
+        lanes //= 2
+    return lanes
+
+
 def run_parallel(
     sch: Schedule, loops: Sequence[Any], work: int, device: Device, least: int = PARALLEL_MACS
 ) -> None:

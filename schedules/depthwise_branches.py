@@ -47,6 +47,7 @@ from edgeconv.schedules.common import (
     Mismatch,
     ceil_div,
     is_partial,
+    narrowed,
     run_parallel,
     tile_start,
 )
@@ -131,9 +132,7 @@ def lanes_for(task: ConvTask, device: Device) -> int:
         return lanes
     if not in_pixels(task, device):
         return blocks.pop()
-    while lanes > channels:
-        lanes //= 2
-    return lanes
+    return narrowed(lanes, channels)
 
 
 def in_pixels(task: ConvTask, device: Device) -> bool:

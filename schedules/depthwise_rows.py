@@ -43,6 +43,7 @@ from edgeconv.schedules.common import (
     Mismatch,
     ceil_div,
     is_partial,
+    narrowed,
     run_parallel,
     starts,
     tap_uses,
@@ -414,9 +415,7 @@ class Kernel:
         if width >= self.lanes:
             self._store(value, n, channel, row, self.ramp(column))
             return
-        lanes = self.lanes
-        while lanes > width:
-            lanes //= 2
+        lanes = narrowed(self.lanes, width)
         for x in starts(width, lanes):
             if lanes == 1:
                 self._store(tirx.Shuffle([value], [x]), n, channel, row, x)

@@ -58,11 +58,10 @@ from edgeconv.schedules.common import (
 )
 from edgeconv.schedules.grouped_kernel import add_all
 from edgeconv.schedules.padding import columns_met, rows_met
-from edgeconv.schedules.traffic import streaming_cycles
+from edgeconv.schedules.traffic import STAYS, leaves_l2, map_bytes, streaming_cycles
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
-STAYS = 0.5  # of the second-level cache; what is larger does not stay there
 BAND_SHARE = 0.25  # of it, for a band
 EXPOSED_READS = 0.5  # of the cycles of reading a map again; the others are hidden
 SPREAD = 8  # units of work for each core
@@ -176,9 +175,9 @@ def _bands(task: ConvTask, knobs: Knobs, device: Device) -> Iterator[int]:
         if device.cores > 1:
             least = min(tiles, ceil_div(SPREAD * device.cores, conv.batch * channel_tiles))
     yield least
-    leaves = _map_bytes(conv) > cache * STAYS >= _weight_bytes(conv)
-    if conv.groups == 1 and channel_tiles > 1 and leaves:
-        size = max(1, int(tiles * cache * BAND_SHARE / _map_bytes(conv)))
+    weights_stay = _weight_bytes(conv) <= cache * STAYS
+    if conv.groups == 1 and channel_tiles > 1 and leaves_l2(conv, device) and weights_stay:
+        size = max(1, int(tiles * cache * BAND_SHARE / map_bytes(conv)))
         if ceil_div(tiles, size) > least:
             yield ceil_div(tiles, size)
 
@@ -187,17 +186,12 @@ def _ahead(conv: Conv2d, knobs: Knobs, device: Device) -> int:
     """Tiles from one to that whose pixels it prefetches, where they come from behind L2: they are
     many short streams, and hardware prefetchers stop at the end of each page.
     """
-    leaves = _map_bytes(conv) > device.l2_kib * 1024 * STAYS
-    if not (conv.is_pointwise and conv.groups == conv.input_shuffle == 1 and leaves):
+    dense = conv.is_pointwise and conv.groups == conv.input_shuffle == 1
+    if not dense or not leaves_l2(conv, device):
         return 0
     fmas = conv.in_channels * knobs.rows * knobs.columns * knobs.vectors
     ahead = ceil_div(FETCH_CYCLES, max(1, fmas // device.fma_ports))
     return ahead if ahead <= FARTHEST else 0
-
-
-def _map_bytes(conv: Conv2d) -> int:
-    """Of the data of one image."""
-    return conv.in_channels * conv.height * conv.width * 4
 
 
 def _weight_bytes(conv: Conv2d) -> int:
@@ -272,11 +266,11 @@ def tile_cycles(task: ConvTask, knobs: Knobs, device: Device) -> float:
 def _read_again(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles that it takes to read a map again for every channel tile, if it leaves the cache."""
     conv = task.conv
-    in_bands = knobs.bands * device.l2_kib * 1024 * BAND_SHARE >= _map_bytes(conv)
-    if conv.groups > 1 or in_bands or _map_bytes(conv) <= device.l2_kib * 1024 * STAYS:
+    in_bands = knobs.bands * device.l2_kib * 1024 * BAND_SHARE >= map_bytes(conv)
+    if conv.groups > 1 or in_bands or not leaves_l2(conv, device):
         return 0.0
     times = ceil_div(conv.out_channels, knobs.vectors * knobs.lanes) - 1
-    return EXPOSED_READS * conv.batch * times * streaming_cycles(_map_bytes(conv), device)
+    return EXPOSED_READS * conv.batch * times * streaming_cycles(map_bytes(conv), device)
 
 
 class Space:

@@ -44,6 +44,7 @@ from edgeconv.schedules.common import (
     Mismatch,
     ceil_div,
     is_partial,
+    narrowed,
     run_parallel,
     starts,
     tile_start,
@@ -191,8 +192,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
 
 def _row_cycles(width: int, lanes: int, loads: float) -> float:
     """Cycles to copy a row that lies anywhere."""
-    while lanes > width:
-        lanes //= 2
+    lanes = narrowed(lanes, width)
     split = 1 + SPLIT_STORE * lanes * 4 / CACHE_LINE
     return ceil_div(width, lanes) * (loads + split) / 1.5 + ROW_CYCLES
 

@@ -11,7 +11,7 @@ from tvm.tirx.script import builder as T
 
 from edgeconv.operators.convolution import apply_activation, shuffled
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import ceil_div, starts, tile_start
+from edgeconv.schedules.common import ceil_div, narrowed, starts, tile_start
 from edgeconv.schedules.depthwise_rows import planes
 from edgeconv.workload import ConvTask
 
@@ -151,9 +151,7 @@ class Kernel:
         """Call `move(start, lanes)` for vectors (of `times` the width) that cover a row; the last
         overlaps its neighbour.
         """
-        lanes = self.lanes * times
-        while lanes > width:
-            lanes //= 2
+        lanes = narrowed(self.lanes * times, width)
         pieces = starts(width, lanes)
         if len(pieces) > MOST_PIECES:
             whole = width // lanes

@@ -25,10 +25,9 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.tirx.script import builder as T
 
-from edgeconv.layout import PLAIN
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import FMA_LATENCY, ceil_div, run_parallel, tile_start
-from edgeconv.schedules.tensor_expr import Tensor, TensorTask
+from edgeconv.schedules.common import FMA_LATENCY, ceil_div, narrowed, run_parallel, tile_start
+from edgeconv.schedules.tensor_expr import TensorTask, parameter
 from edgeconv.targets import Device
 
 MOST_VECTORS = 4
@@ -46,22 +45,19 @@ class Tile:
 
 def supports(task: TensorTask, device: Device) -> bool:
     """Whether the task is a product of float32 matrices, row-major, with terms to sum."""
-    tensors = (*task.inputs, *task.outputs)
-    if task.op != "matmul" or not task.is_float32 or any(t.layout != PLAIN for t in tensors):
+    if task.op != "matmul" or not task.is_float32 or not task.is_plain:
         return False
     return min(len(t.shape) for t in task.inputs) > 1 and task.inputs[0].shape[-1] > 0
 
 
 def tile_for(m: int, n: int, device: Device) -> Tile:
     """The tile that takes the fewest cycles for an [m, n] result."""
-    lanes = device.lanes
-    while lanes > n:
-        lanes //= 2
+    lanes = narrowed(device.lanes, n)
     columns = ceil_div(n, lanes)
     tiles = [
         Tile(rows, vectors, lanes)
         for vectors in range(1, min(MOST_VECTORS, columns) + 1)
-        for rows in range(1, m + 1)
+        for rows in range(1, min(m, device.vector_registers) + 1)
         if rows * vectors + vectors + SPARE_REGISTERS <= device.vector_registers
     ]
 
@@ -90,7 +86,8 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
         return tile_start(tile_start(panel, tile.vectors, vectors) + j, lanes, n)
 
     def body() -> None:
-        left, right, result = (_parameter(*p) for p in (("a", a), ("b", b), ("out", out)))
+        matrices = dict(a=a, b=b, out=out)
+        left, right, result = (parameter(name, t.joined(2)) for name, t in matrices.items())
         grid = dict(batch=math.prod(batch), panel=panels, part=ceil_div(row_tiles, part))
         with emit.loops(**grid) as axes, emit.block("tile"):
             number, panel, rows = emit.all_spatial(grid, axes)
@@ -139,13 +136,6 @@ def _sums(tile: Tile, terms: int, left: Any, right: Any) -> dict[tuple[int, int]
             for j in range(tile.vectors):
                 emit.store(acc[i, j], acc[i, j][every] + number * columns[j], [every])
     return acc
-
-
-def _parameter(name: str, tensor: Tensor) -> Any:
-    """A parameter: matrices, their leading axes as one."""
-    shape = (math.prod(tensor.shape[:-2]), *tensor.shape[-2:])
-    alignment = 64 if tensor.aligned else 4
-    return T.arg(name, tirx.decl_buffer(shape, "float32", name=name, data_alignment=alignment))
 
 
 def _place(own: Sequence[int], batch: Sequence[int], number: Any) -> Any:

@@ -14,9 +14,14 @@ from tvm.s_tir import Schedule
 from tvm.tirx import Ramp
 from tvm.tirx.script import builder as T
 
-from edgeconv.layout import PLAIN
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
+from edgeconv.schedules.common import (
+    PARALLEL_ELEMENTS,
+    ceil_div,
+    narrowed,
+    run_parallel,
+    tile_start,
+)
 from edgeconv.schedules.tensor_expr import TensorTask, parameter
 from edgeconv.targets import Device
 
@@ -25,27 +30,18 @@ NARROWEST = 4  # lanes
 
 def supports(task: TensorTask, device: Device) -> bool:
     """Whether a slice of row-major maps takes every second column, and enough of them."""
-    tensors = (*task.inputs, *task.outputs)
-    if task.op != "slice" or not task.is_float32 or any(t.layout != PLAIN for t in tensors):
+    if task.op != "slice" or not task.is_float32 or not task.is_plain:
         return False
     step, size = (dict(task.attrs)[key] for key in ("step", "size"))
     skips = len(step) == 4 and (*step[:2], step[3]) == (1, 1, 2)
-    return skips and _lanes(size[3], device) >= NARROWEST
-
-
-def _lanes(columns: int, device: Device) -> int:
-    """Lanes of the vectors: no more than there are columns."""
-    lanes = device.lanes
-    while lanes > columns:
-        lanes //= 2
-    return lanes
+    return skips and narrowed(device.lanes, size[3]) >= NARROWEST
 
 
 def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
     """The scheduled kernel `(x, out)` of float32 [N, C, H, W]."""
     begin, size, step = (dict(task.attrs)[key] for key in ("begin", "size", "step"))
     n, c, h, w = size
-    lanes = _lanes(w, device)
+    lanes = narrowed(device.lanes, w)
 
     def body() -> None:
         x, out = parameter("x", task.inputs[0]), parameter("out", task.outputs[0])

@@ -42,8 +42,9 @@ from edgeconv.schedules.common import (
     run_parallel,
     tile_start,
 )
+from edgeconv.schedules.traffic import leaves_l2
 from edgeconv.targets import Device
-from edgeconv.workload import Conv2d, ConvTask
+from edgeconv.workload import ConvTask
 
 NCHW = Layout(1)
 L3_BYTES_PER_CYCLE = 8  # sustained beside multiply-adds
@@ -94,18 +95,13 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     conv, registers = task.conv, device.vector_registers
     pixel_vectors = ceil_div(conv.height * conv.width, device.lanes)
     kpg = conv.out_channels_per_group
-    ahead = int(_leaves_l2(conv, device))
+    ahead = int(leaves_l2(conv, device))
     for vectors in range(1, min(6, pixel_vectors) + 1):
         most = _most_channels(vectors, registers, kpg)
         tail = Space(task, Knobs(device.lanes, vectors, 1, 1)).tail_vectors
         for channels in range(max(1, most // 2), most + 1):
             runs = _most_channels(tail, registers, kpg) // channels if tail else 1
             yield Knobs(device.lanes, vectors, channels, max(1, runs), ahead)
-
-
-def _leaves_l2(conv: Conv2d, device: Device) -> bool:
-    """Whether the input is not in the second-level cache, since it is too large."""
-    return conv.in_channels * conv.height * conv.width * 4 > device.l2_kib * 1024 // 2
 
 
 def _most_channels(vectors: int, registers: int, limit: int) -> int:
@@ -136,7 +132,7 @@ def _tile_cycles(task: ConvTask, knobs: Knobs, vectors: int, runs: int, device: 
     if panel > device.l1d_kib * 1024 // 2:
         step = max(step, vectors * knobs.lanes * 4 / L2_BYTES_PER_CYCLE)
     copies = panel / PANEL_BYTES_PER_CYCLE
-    if _leaves_l2(conv, device):
+    if leaves_l2(conv, device):
         copies += panel / MAP_BYTES_PER_CYCLE
     weights = depth * conv.out_channels_per_group * 4
     if weights > device.l2_kib * 1024 // 2:  # every pixel tile reads them from behind L2

@@ -30,7 +30,7 @@ from edgeconv.targets import Device
 
 def supports(task: TensorTask, device: Device) -> bool:
     """Whether one side is NCHW, the other has channels side by side, and a tile fits the map."""
-    task = as_copy(task)
+    task = _as_copy(task)
     if task.op not in ("copy", "slices", "volumes") or not task.is_float32:
         return False
     shape = _images(task)
@@ -44,7 +44,7 @@ def supports(task: TensorTask, device: Device) -> bool:
     return shape[1] >= device.lanes and (nhwc or channels.block % device.lanes == 0)
 
 
-def as_copy(task: TensorTask) -> TensorTask:
+def _as_copy(task: TensorTask) -> TensorTask:
     """A transpose [..., A, B] to [..., B, A] of row-major arrays, A and B one axis or several, as a
     copy of images [N, A, 1, B] to NHWC; any other task as it is.
     """
@@ -76,7 +76,7 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
 
     The planes of `depth` slices of a volume lie as [N/depth, C, depth, H·W].
     """
-    task = as_copy(task)
+    task = _as_copy(task)
     source, target = task.inputs[0], task.outputs[0]
     n, c, h, w = _images(task)
     volumes = {"slices": source, "volumes": target}.get(task.op)

@@ -11,7 +11,7 @@ element.
 
 from __future__ import annotations
 
-import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +19,16 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.tirx.script import builder as T
 
-from edgeconv.layout import PLAIN
 from edgeconv.operators import vector_math
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
-from edgeconv.schedules.tensor_expr import Tensor, TensorTask
+from edgeconv.schedules.common import (
+    PARALLEL_ELEMENTS,
+    ceil_div,
+    narrowed,
+    run_parallel,
+    tile_start,
+)
+from edgeconv.schedules.tensor_expr import TensorTask, parameter
 from edgeconv.targets import Device
 
 EXPONENTIAL = 8  # elements moved in the time of one
@@ -31,8 +36,7 @@ EXPONENTIAL = 8  # elements moved in the time of one
 
 def supports(task: TensorTask, device: Device) -> bool:
     """Whether the task is a softmax of float32 along the last, row-major axis."""
-    tensors = (*task.inputs, *task.outputs)
-    if task.op != "softmax" or not task.is_float32 or any(t.layout != PLAIN for t in tensors):
+    if task.op != "softmax" or not task.is_float32 or not task.is_plain:
         return False
     shape = task.outputs[0].shape
     return bool(dict(task.attrs)["axis"] == len(shape) - 1)
@@ -40,16 +44,14 @@ def supports(task: TensorTask, device: Device) -> bool:
 
 def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
     """The scheduled kernel `(x, out)` of [..., N]."""
-    shape = task.outputs[0].shape
-    rows, n = math.prod(shape[:-1]), shape[-1]
-    lanes = device.lanes
-    while lanes > n:
-        lanes //= 2
+    source, target = (t.joined(1) for t in (task.inputs[0], task.outputs[0]))
+    rows, n = target.shape
+    lanes = narrowed(device.lanes, n)
     whole = n // lanes
     rest = _narrower(whole * lanes, n, lanes)
 
     def body() -> None:
-        x, out = (_parameter(*p, n) for p in (("x", task.inputs[0]), ("out", task.outputs[0])))
+        x, out = parameter("x", source), parameter("out", target)
         with emit.loops(row=rows) as axis, emit.block("row"):
             row = emit.spatial("vrow", rows, axis)
             emit.unknown_regions()  # TVM refuses what a block both reads and writes
@@ -70,8 +72,8 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
             emit.store(total, emit.spread(tirx.const(0.0, "float32"), lanes), [every])
             with T.serial(0, whole) as v:
                 emit.store(total, total[every] + exponential(v * lanes, lanes), [every])
-            sums = [_across(exponential(*piece), piece[1], _add) for piece in rest]
-            share = T.Bind(1.0 / sum(sums, _across(total[every], lanes, _add)))
+            sums = [_across(exponential(*piece), piece[1], operator.add) for piece in rest]
+            share = T.Bind(1.0 / sum(sums, _across(total[every], lanes, operator.add)))
 
             def scale(start: Any, width: int) -> None:
                 place = emit.run(start, width)
@@ -88,25 +90,14 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
     return sch.mod["main"]
 
 
-def _parameter(name: str, tensor: Tensor, n: int) -> Any:
-    shape = (math.prod(tensor.shape[:-1]), n)
-    alignment = 64 if tensor.aligned else 4
-    return T.arg(name, tirx.decl_buffer(shape, "float32", name=name, data_alignment=alignment))
-
-
 def _narrower(start: int, end: int, lanes: int) -> list[tuple[int, int]]:
     """(start, width) of vectors narrower than `lanes` that cover what is left exactly."""
     pieces = []
     while start < end:
-        while lanes > end - start:
-            lanes //= 2
+        lanes = narrowed(lanes, end - start)
         pieces.append((start, lanes))
         start += lanes
     return pieces
-
-
-def _add(a: Any, b: Any) -> Any:
-    return a + b
 
 
 def _across(vector: Any, lanes: int, combine: Callable[[Any, Any], Any]) -> Any:

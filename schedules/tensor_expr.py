@@ -11,8 +11,9 @@ No operator needs a separate layout transform before or behind it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tvm_ffi
@@ -36,6 +37,11 @@ class Tensor:
     layout: Layout
     aligned: bool = True
 
+    def joined(self, kept: int) -> Tensor:
+        """A row-major tensor, all axes before the last `kept` as one."""
+        axes = len(self.shape) - kept
+        return replace(self, shape=(math.prod(self.shape[:axes]), *self.shape[axes:]))
+
 
 @dataclass(frozen=True)
 class TensorTask:
@@ -50,6 +56,11 @@ class TensorTask:
     def is_float32(self) -> bool:
         """Whether all operands and results are."""
         return all(t.dtype == "float32" for t in (*self.inputs, *self.outputs))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all operands and results are row-major."""
+        return all(t.layout.is_plain for t in (*self.inputs, *self.outputs))
 
 
 def parameter(name: str, tensor: Tensor) -> Any:

@@ -9,11 +9,23 @@ from __future__ import annotations
 
 from edgeconv.schedules.common import ceil_div
 from edgeconv.targets import Device
+from edgeconv.workload import Conv2d
 
 L2_RATE = 24.0  # bytes a cycle of one core
 READ_RATE = 40.0  # out of the second-level cache, nothing written
 L3_RATE = 19.0
+STAYS = 0.5  # of the second-level cache; what is larger does not stay there
 MEMORY_RATE = 3.0  # of all cores together
+
+
+def map_bytes(conv: Conv2d) -> int:
+    """Bytes of the data of one image."""
+    return conv.in_channels * conv.height * conv.width * 4
+
+
+def leaves_l2(conv: Conv2d, device: Device) -> bool:
+    """Whether the data is too large to stay in the second-level cache."""
+    return map_bytes(conv) > device.l2_kib * 1024 * STAYS
 
 
 def streaming_cycles(size: int, device: Device) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -68,8 +69,6 @@ class Space:
         self.run_in = self.groups * conv.in_channels_per_group
         self.part = ceil_div(self.out_vectors, knobs.parts)
         self.channel_tiles = ceil_div(self.part, knobs.vectors)
-        depths = set(self.tile_depths()) if self.padded else {self.run_in}
-        self.depth, self.uniform = max(depths), len(depths) == 1  # channels a register tile sums
         # input channels: vectors that cover the window wherever it starts
         self.nhwc = task.data.block == conv.in_channels
         self.in_lanes = lanes
@@ -143,19 +142,34 @@ class Space:
         first, groups = self.group_span(vector, self.knobs.vectors)
         return first * cpg, groups * cpg
 
+    @cached_property
+    def depths(self) -> tuple[int, ...]:
+        """Input channels of every register tile, or of all if they are alike."""
+        if not self.padded or self.conv.groups == 1:
+            return (self.run_in,)
+        # asked for with many other knobs
+        return _depths(self.task, replace(self.knobs, tiles=1, rows=1))
+
+    @property
+    def depth(self) -> int:
+        """The most input channels that a register tile sums."""
+        return max(self.depths)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all register tiles sum as many."""
+        return len(set(self.depths)) == 1
+
+    def mean_depth(self) -> float:
+        """Input channels of a register tile, on average."""
+        return sum(self.depths) / len(self.depths)
+
     def tile_depths(self) -> Iterator[int]:
         """Input channels of every register tile."""
         for window in range(self.windows):
             for part in range(self.knobs.parts):
                 for channel_tile in range(self.channel_tiles):
                     yield self.tile_channels(window, part, channel_tile)[1]
-
-    def mean_depth(self) -> float:
-        """Input channels of a register tile, on average."""
-        if self.uniform:
-            return self.depth
-        depths = list(self.tile_depths())
-        return sum(depths) / len(depths)
 
     def in_start(self, window: Any) -> Any:
         """First input channel a window multiplies."""
@@ -214,3 +228,8 @@ class Space:
         table = np.array(starts)[:, :, None] + np.arange(self.lanes)
         table[:, :, self.stored :] = k
         return np.minimum(table, k)
+
+
+@lru_cache(maxsize=256)
+def _depths(task: ConvTask, knobs: Knobs) -> tuple[int, ...]:
+    return tuple(Space(task, knobs).tile_depths())

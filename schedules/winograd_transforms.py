@@ -2,7 +2,7 @@
 
 An output tile of m×m pixels is Y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A (Lavin and Gray, CVPR 2016), from the
 Toom–Cook construction: m + r − 2 interpolation points and infinity, for tiles of m + r − 1 pixels a
-side before the convolution. `POINTS` are not Lavin's 0, ±1, ±2, …: they were chosen for the least
+side before the convolution. The points are not Lavin's 0, ±1, ±2, …: they were chosen for the least
 error in float32. Relative to the largest output (random data, 64 and 256 channels) it is
 
     F(3, 2), F(2, 3)            as the direct sum of a 3×3 kernel, 0.8e-6 and 1.6e-6

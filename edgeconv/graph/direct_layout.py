@@ -14,7 +14,6 @@ WIDEST_KERNEL = 7  # columns; beyond it a tile's code would be too long on some 
 COLUMNS = range(4, 9)  # of a tile that fits the registers of any device
 NARROWEST = 7  # map: tiles are single rows
 KINDS = 3  # of tiles in a row, at most
-ANY = 1 << 30
 FEW_CHANNELS = {  # for which Winograd's transforms don't pay, by kernel and stride
     (2, (1, 1)): 12,
     (3, (1, 1)): 4,
@@ -33,7 +32,8 @@ def reads_planes(conv: Conv2d, lanes: int) -> bool:
     if conv.groups > 1 and conv.out_channels_per_group * 2 <= lanes:
         return False  # several groups share a vector: see lane_groups
     rows, columns = conv.kernel_size
-    if rows == columns and conv.in_channels_per_group > FEW_CHANNELS.get((rows, conv.stride), ANY):
+    few = FEW_CHANNELS.get((rows, conv.stride))
+    if rows == columns and few is not None and conv.in_channels_per_group > few:
         return False  # Winograd wants blocks
     if conv.kernel_size[1] > WIDEST_KERNEL or conv.out_width < NARROWEST:
         return False
