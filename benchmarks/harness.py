@@ -142,6 +142,11 @@ def relative_error(got: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> f
     return worst
 
 
+def max_error(engine: str) -> float:
+    """Relative error up to which an engine's result is the reference's."""
+    return MAX_ERROR if engine in OURS else MAX_PEER_ERROR
+
+
 @dataclass(frozen=True)
 class Ready:
     """An engine that gave the right answer."""
@@ -181,8 +186,7 @@ def prepare(
         except Exception as problem:  # each engine raises its own kind
             failed[name] = f"{type(problem).__name__}: {str(problem)[:300]}"
             continue
-        limit = MAX_ERROR if name in OURS else MAX_PEER_ERROR
-        if error <= limit:
+        if error <= max_error(name):
             ready[name] = Ready(bound, error, time.perf_counter() - begin)
         else:
             failed[name] = f"wrong result: relative error {error:.1e}"

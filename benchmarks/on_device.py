@@ -9,14 +9,16 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 import edgeconv
+from edgeconv.artifact import read
 from edgeconv.benchmarks import harness
+from edgeconv.benchmarks.cold_process import CALLS, read_inputs, read_outputs
 from edgeconv.benchmarks.harness import MAX_ERROR, Measured, timing_by_round
 from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE, Arrays
 from edgeconv.benchmarks.peers.edgeconv import PROFILE_RUNS
@@ -36,11 +38,13 @@ class Board:
         address: see `edgeconv.device`.
         target: what edgeconv compiles for.
         timeout: seconds it may take for each answer.
+        facts: what results tell of it.
     """
 
     address: str
     target: Device
     timeout: float
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def look(address: str, target: str, threads: list[int], timeout: float) -> Board:
@@ -62,7 +66,7 @@ def look(address: str, target: str, threads: list[int], timeout: float) -> Board
         raise EdgeconvError(
             f"{wrong[0]} threads: {info.address} may use {info.cores} cores; give 1 to {info.cores}"
         )
-    return Board(address, chosen, timeout)
+    return Board(address, chosen, timeout, _facts(info, chosen))
 
 
 def measure(
@@ -78,7 +82,7 @@ def measure(
     reference.call()
     wanted = [a.copy() for a in reference.outputs()]
     with session(board.address, board.timeout) as opened:
-        facts = {"board": _facts(opened.info, board.target)}
+        facts = {"board": {**board.facts}}
         begin = time.perf_counter()
         try:
             artifact = edgeconv.compile_artifact(path, board.target, threads=threads, records=False)
@@ -98,6 +102,26 @@ def measure(
     facts["board"]["peak_gflops_one_core"] = round(flops_per_ms / 1e6, 1)
     timings = {OWN: timing_by_round(samples, error, prepare_s)}
     return {**Measured(timings, {}, loop_ms, [asdict(r) for r in rows]).to_json(), **facts}
+
+
+def cold_start(tiny: Path, path: Path, board: Board) -> dict[str, float]:
+    """What `cold_process.load_step` tells, in a session of its own: seconds to send and load by the
+    clock here, first and later runs by the board's. Artifacts lie beside the ONNX files.
+
+    Raises:
+        DeviceError: a fault of the board.
+    """
+    small, artifact = (read(p.with_suffix(".edgeconv")) for p in (tiny, path))
+    inputs = read_inputs(path)
+    with session(board.address, board.timeout) as opened:
+        RemoteModel(small, opened).run(read_inputs(tiny))
+        begin = time.perf_counter()
+        model = RemoteModel(artifact, opened)
+        load_s = time.perf_counter() - begin
+        first_ms = model.first_run_ms(inputs)
+        later = model.benchmark(inputs, warmup=0, repeat=CALLS, min_repeat_ms=0.0)
+        error = harness.relative_error([*model.run(inputs).values()], read_outputs(path))
+    return {"load_s": load_s, "first_ms": first_ms, "steady_ms": later.median, "error": error}
 
 
 def _facts(info: BoardInfo, target: Device) -> dict[str, Any]:

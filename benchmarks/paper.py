@@ -149,20 +149,17 @@ def tabulate(content: Mapping[str, Any]) -> Table:
     table = TABLES[content["programme"].removeprefix("paper ")]
     cases: list[Case] = list(content["cases"].values())
     names = [n for n in engine_order(n for c in cases for n in c["engines"]) if n != OWN]
-    by_name = {(c["network"], c["threads"]): c for c in cases}
-    baselines = {row.network: row.baseline for row in table.rows}
     titles = ["network", "threads", "M parameters", "MMAC", "edgeconv ms"]
     titles += [f"{PEERS[n].title} / edgeconv" for n in names]
-    compared = any(baselines.values())
+    compared = any(row.baseline for row in table.rows)
     if compared:
         titles += ["parameters / baseline", "MMAC / baseline", "baseline / edgeconv time"]
     rows = []
-    for case in cases:
+    for case, base in _with_baselines(content):
         row = [case["network"], str(case["threads"]), *_size(case)]
         row += [milliseconds(_median(case["engines"], OWN))]
         row += [_times(case["engines"], n) for n in names]
         if compared:
-            base = by_name.get((baselines.get(case["network"]) or "", case["threads"]))
             row += _against(case, base)
         rows.append(row)
     return Table(titles, rows)
@@ -196,10 +193,16 @@ def _against(case: Case, base: Case | None) -> list[str]:
 
 
 def verdict(content: Mapping[str, Any]) -> str:
-    """Geometric means over all networks, and where edgeconv is the fastest: what stands beside the
-    claim.
+    """Geometric means over all networks, beside other engines and beside the networks they replace:
+    what stands beside the claim.
     """
+    return " ".join([*_beside_engines(content), *_beside_baselines(content)]) or "nothing."
+
+
+def _beside_engines(content: Mapping[str, Any]) -> list[str]:
     cases: list[Case] = [c for c in content["cases"].values() if fastest_other(c["engines"])]
+    if not cases:
+        return []
     parts = []
     for name in engine_order(n for c in cases for n in c["engines"]):
         ratios = [r for c in cases if (r := ratio_to_own(c["engines"], name)) is not None]
@@ -207,10 +210,36 @@ def verdict(content: Mapping[str, Any]) -> str:
             parts.append(f"{geometric_mean(ratios):.2f} times {PEERS[name].title}'s")
     nearest = [ratio_to_own(c["engines"], fastest_other(c["engines"]) or "") for c in cases]
     best = sum(ratio is not None and ratio > 1 for ratio in nearest)
-    return (
+    return [
         f"edgeconv's speed is, in the geometric mean, {', '.join(parts)}; it is the fastest in "
         f"{best} of {len(cases)} settings."
-    )
+    ]
+
+
+def _beside_baselines(content: Mapping[str, Any]) -> list[str]:
+    """Parameters, products and edgeconv's speed of networks, relative to those they replace."""
+    pairs = [(case, base) for case, base in _with_baselines(content) if base is not None]
+    texts = []
+    for part, key in (("parameters", "parameters"), ("multiply-adds", "flops")):
+        ratios = [c[key] / b[key] for c, b in pairs if c.get(key) and b.get(key)]
+        if ratios:
+            texts.append(f"{geometric_mean(ratios):.2f} of the {part}")
+    times = [(_median(c["engines"], OWN), _median(b["engines"], OWN)) for c, b in pairs]
+    speeds = [base / own for own, base in times if own and base]
+    if speeds:
+        texts.append(f"{geometric_mean(speeds):.2f} times the speed")
+    if not texts:
+        return []
+    return [f"Beside the networks they replace, in edgeconv and the mean: {', '.join(texts)}."]
+
+
+def _with_baselines(content: Mapping[str, Any]) -> list[tuple[Case, Case | None]]:
+    """Every case, and that of the network it replaces on as many threads."""
+    table = TABLES[content["programme"].removeprefix("paper ")]
+    baselines = {row.network: row.baseline for row in table.rows}
+    cases: list[Case] = list(content["cases"].values())
+    by_name = {(c["network"], c["threads"]): c for c in cases}
+    return [(c, by_name.get((baselines.get(c["network"]) or "", c["threads"]))) for c in cases]
 
 
 def summary(content: Mapping[str, Any]) -> str:

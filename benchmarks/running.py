@@ -13,7 +13,7 @@ import onnx
 from edgeconv.benchmarks import noise, worker
 from edgeconv.benchmarks.cases import CaseToRun
 from edgeconv.benchmarks.harness import locked
-from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE, Peer, find
+from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE, Peer, find, tvm_tuned
 from edgeconv.benchmarks.records import Case, Records
 from edgeconv.benchmarks.rounds import Pace
 from edgeconv.errors import EdgeconvError
@@ -38,6 +38,7 @@ class Method:
         limit: seconds an engine may take for one step.
         lock: file to hold locked while measuring.
         board: where edgeconv runs, alone; None: here.
+        trials: of each task, where TVM is tuned.
     """
 
     engines: Sequence[str]
@@ -48,13 +49,16 @@ class Method:
     limit: float = LIMIT_S
     lock: Path | None = None
     board: Board | None = None
+    trials: int = tvm_tuned.TRIALS
 
     @property
     def settings(self) -> dict[str, Any]:
         """What must agree for a result file to be continued."""
-        where = {} if self.board is None else {"device": self.board.address}
+        more: dict[str, Any] = {} if self.board is None else {"device": self.board.address}
+        if tvm_tuned.PEER.name in self.engines:
+            more["trials"] = self.trials
         return {
-            **where,
+            **more,
             "engines": list(self.engines),
             "rounds": self.pace.rounds,
             "seconds": self.pace.seconds,
@@ -166,4 +170,5 @@ def _measured(path: Path, threads: int, method: Method) -> dict[str, Any]:
         lock=method.lock,
         target=method.target,
         profile=method.profile,
+        trials=method.trials,
     )["network"]

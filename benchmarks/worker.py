@@ -4,8 +4,9 @@ An engine that crashes or hangs takes its process along. The process notes which
 working on, so `run` knows which one to leave out when it tries again.
 
 Job and result are JSON files in a folder: `job.json` {"models": {name: ONNX file}, "engines":
-[names], "threads": n, "pace": {...}, "target": name, "profile": bool, "lock": file or null, "skip":
-{model: {engine: reason}}}, `result.json` {model: what `harness.Measured.to_json` gives}.
+[names], "threads": n, "pace": {...}, "target": name, "profile": bool, "lock": file or null,
+"trials": n, "skip": {model: {engine: reason}}}, `result.json` {model: what
+`harness.Measured.to_json` gives}.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 from edgeconv.benchmarks import harness
 from edgeconv.benchmarks.harness import ROUNDS
-from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE, TUNED, edgeconv_tuned
+from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE, TUNED, edgeconv_tuned, tvm_tuned
 from edgeconv.benchmarks.peers import edgeconv as own_peer
 from edgeconv.benchmarks.rounds import Pace
 from edgeconv.errors import EdgeconvError
@@ -67,6 +68,7 @@ def measure(
     lock: Path | None = None,
     target: str = "host",
     profile: bool = False,
+    trials: int = tvm_tuned.TRIALS,
 ) -> Measurements:
     """Measure all engines on each model in one process; again without an engine that broke it.
 
@@ -76,6 +78,7 @@ def measure(
         limit: seconds an engine may take for one step; then the process is ended.
         target: what edgeconv compiles for; it must run here.
         profile: with the times of edgeconv's layers.
+        trials: of each task, where TVM is tuned.
 
     Raises:
         EdgeconvError: the process ended outside any engine, or in the reference.
@@ -89,6 +92,7 @@ def measure(
         "lock": None if lock is None else str(lock.resolve()),
         "target": target,
         "profile": profile,
+        "trials": trials,
         "skip": skip,
     }
     while True:
@@ -98,7 +102,8 @@ def measure(
                 result: Measurements = json.loads(Path(folder, "result.json").read_text("utf-8"))
                 return result
             stage = Path(folder, "stage")
-            model, _, engine = (stage.read_text("utf-8") if stage.exists() else "").partition("/")
+            noted = stage.read_text("utf-8") if stage.exists() else ""
+            model, _, engine = noted.partition("\n")[0].partition("/")
         if engine in ("", REFERENCE) or engine in skip[model]:
             raise EdgeconvError(f"measuring {model or 'a network'} {reason}:\n{log[-2000:]}")
         skip[model][engine] = f"{reason}: {log[-300:].strip()}"
@@ -118,7 +123,7 @@ def _attempt(folder: Path, job: Mapping[str, Any], limit: float) -> tuple[str | 
                 process.wait()
     text = (folder / "log").read_text(encoding="utf-8", errors="replace")
     if status is None:
-        return f"took longer than {limit:g} s", text
+        return f"took longer than {limit:g} s for one step (--limit)", text
     return (None if status == 0 else f"ended with status {status}"), text
 
 
@@ -154,15 +159,24 @@ def main() -> None:
     PEERS[TUNED] = edgeconv_tuned.configured(job["target"], lock)
     cores = harness.Cores(job["threads"], lock)
     stage = (folder / "stage").open("w", encoding="utf-8")
+
+    def note(text: str) -> None:
+        stage.seek(0)
+        stage.truncate()
+        stage.write(text)
+        stage.flush()
+
     result: Measurements = {}
     for model, path in job["models"].items():
 
         def starting(engine: str, model: str = model) -> None:
-            stage.seek(0)
-            stage.truncate()
-            stage.write(engine if engine == harness.WAITING else f"{model}/{engine}")
-            stage.flush()
+            note(engine if engine == harness.WAITING else f"{model}/{engine}")
 
+        def tuning(step: str, model: str = model) -> None:
+            note(f"{model}/{tvm_tuned.PEER.name}\n{step}")
+
+        place = tvm_tuned.Place(job["threads"], tuple(cores.measuring), lock)
+        PEERS[tvm_tuned.PEER.name] = tvm_tuned.configured(job["trials"], place, tuning)
         skipped = job["skip"][model]
         engines = [e for e in job["engines"] if e not in skipped]
         measured = harness.measure(

@@ -16,6 +16,7 @@ from edgeconv.benchmarks.peers import (
     pytorch,
     tflite,
     tvm,
+    tvm_tuned,
 )
 from edgeconv.benchmarks.peers.base import Arrays, Bound, Peer, Unsupported
 
@@ -35,7 +36,7 @@ PEERS: dict[str, Peer] = {
         pytorch.INDUCTOR,
         pytorch.INDUCTOR_CHANNELS_LAST,
         tvm.PEER,
-        tvm.TUNED,
+        tvm_tuned.PEER,
     )
 }
 OWN, TUNED, REFERENCE = "edgeconv", "edgeconv_tuned", "onnxruntime"

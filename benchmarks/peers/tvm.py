@@ -1,11 +1,7 @@
-"""TVM as its tutorials use it: importer, pipeline, `relax.build`; untuned or by MetaSchedule.
-
-Tuning takes minutes a layer: it runs only where it is asked for by name, and needs a high --limit.
-"""
+"""TVM as its tutorials use it: importer, default pipeline, `relax.build`; untuned."""
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,59 +9,36 @@ import numpy as np
 import onnx
 
 from edgeconv import targets
-from edgeconv.benchmarks.peers.base import Arrays, Bound, Peer, Unsupported
-
-TRIALS = 64  # of each task
+from edgeconv.benchmarks.peers.base import Arrays, Bound, Peer
+from edgeconv.runtime.threads import configure
 
 
 def prepare(path: Path, inputs: Arrays, threads: int) -> Bound:
     """The Relax virtual machine on tensors made once."""
     from tvm import relax
 
-    return _bound(relax.build(_imported(path, inputs), _target(threads)), inputs)
+    return bound(relax.build(imported(path, inputs), target(threads)), inputs, threads)
 
 
-def prepare_tuned(path: Path, inputs: Arrays, threads: int, trials: int = TRIALS) -> Bound:
-    """The same, every task tuned by MetaSchedule first.
-
-    Raises:
-        Unsupported: not one candidate was measured; MetaSchedule itself says nothing then.
-    """
-    from tvm import relax
-
-    module, target = _imported(path, inputs), _target(threads)
-    with tempfile.TemporaryDirectory() as folder, target:
-        tuned = relax.get_pipeline(
-            "static_shape_tuning",
-            total_trials=trials * _MOST_TASKS,
-            target=target,
-            work_dir=folder,
-            max_trials_per_task=trials,
-        )(module)
-        records = Path(folder, "database_tuning_record.json")
-        if not records.exists() or not records.read_text(encoding="utf-8").strip():
-            raise Unsupported("MetaSchedule measured no candidate")
-    return _bound(relax.build(tuned, target), inputs)
-
-
-_MOST_TASKS = 1000  # no limit but that of each task
-
-
-def _imported(path: Path, inputs: Arrays) -> Any:
+def imported(path: Path, inputs: Arrays) -> Any:
+    """The Relax module of a file, its weights constants."""
     from tvm.relax.frontend.onnx import from_onnx
 
     shapes = {name: list(array.shape) for name, array in inputs.items()}
     return from_onnx(onnx.load(path), shape_dict=shapes, keep_params_in_input=False)
 
 
-def _target(threads: int) -> Any:
+def target(threads: int) -> Any:
+    """This machine with so many cores."""
     return targets.host().tvm_target(threads)
 
 
-def _bound(executable: Any, inputs: Arrays) -> Bound:
+def bound(executable: Any, inputs: Arrays, threads: int) -> Bound:
+    """A compiled network that keeps its inputs; TVM's own choice is half of the cores it sees."""
     import tvm
     from tvm import relax
 
+    configure(threads)
     machine = relax.VirtualMachine(executable, tvm.cpu())
     tensors = [tvm.runtime.tensor(array) for array in inputs.values()]
     results: list[Any] = [None]
@@ -82,13 +55,4 @@ def _bound(executable: Any, inputs: Arrays) -> Bound:
 
 PEER = Peer(
     "tvm", "TVM, untuned", ("apache-tvm",), ("tvm",), prepare, "stock importer and pipeline"
-)
-TUNED = Peer(
-    "tvm_tuned",
-    "TVM, tuned",
-    ("apache-tvm", "xgboost", "psutil"),
-    ("tvm", "xgboost", "psutil"),
-    prepare_tuned,
-    f"stock importer, MetaSchedule with {TRIALS} trials a task",
-    on_request=True,
 )

@@ -15,8 +15,12 @@ _configured = threading.local()  # TVM keeps a pool for every thread that calls 
 
 def use(threads: int) -> None:
     """Let parallel kernels run on this many threads. One thread needs no pool at all."""
-    if threads == 1 or threads == getattr(_configured, "threads", None):
-        return
+    if threads != 1 and threads != getattr(_configured, "threads", None):
+        configure(threads)
+
+
+def configure(threads: int) -> None:
+    """Make the pool of the calling thread anew, with so many workers."""
     cores = sorted(available_cores())
     configure = tvm.get_global_func("runtime.config_threadpool")
     configure(_SHARE_CORES, threads, [str(c) for c in cores])

@@ -240,9 +240,11 @@ def test_cold_starts_of_engines_that_fail_are_left_out() -> None:
 
 @pytest.mark.slow
 def test_a_cold_start() -> None:
-    case = cold.measure("wrn40_2_g4", ["edgeconv", "onnxruntime"], 1, 120.0, repeats=1)["cold"]
+    method = running.Method(["edgeconv", "onnxruntime"], limit=120.0)
+    case = cold.measure("wrn40_2_g4", 1, method, repeats=1)["cold"]
     assert case["edgeconv"]["compile_s"] > case["edgeconv"]["load_s"] > 0
     for engine in case.values():
         assert engine["first_ms"] > 0.3 * engine["steady_ms"] > 0
         assert 0 < engine["peak_mib"] < 200
         assert 0.5 < engine["file_mib"] < 20
+        assert engine["error"] < 1e-5

@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 import pytest
 
-from edgeconv.benchmarks import harness, on_device, page, records, report, tabulate
+from edgeconv.benchmarks import harness, networks, on_device, page, records, report, tabulate
 from edgeconv.benchmarks.onnx_builder import Builder
 from edgeconv.benchmarks.peers import PEERS, Bound
 from edgeconv.device import session
@@ -86,6 +86,49 @@ def test_an_onnx_file_and_its_layers(address: str, cli: Cli, tmp_path: Path) -> 
     case = json.loads(kept.read_text(encoding="utf-8"))["cases"]["small, 1 thread"]
     assert {"depthwise", "dense", "max_pool2d"} <= {row["op"] for row in case["layers"]}
     assert all(row["ms"] >= 0 for row in case["layers"])
+
+
+def test_a_papers_table(
+    address: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(name: str) -> onnx.ModelProto:
+        b = Builder(name, (1, 16, 8, 8))
+        return b.model(b.conv("input", 16, 16, (3, 3), groups=4 if name == "ddc_face" else 1))
+
+    monkeypatch.setattr(networks, "load", small)
+    kept = tmp_path / "r.json"
+    arguments = ["--device", address, "--rounds", "5", "--json", kept]
+    done = cli("bench", "paper", "ddc", *arguments)
+    assert done.status == 0, done.err
+    assert "measured  Beside the networks they replace, in edgeconv and the mean: 0.2" in done.out
+    assert "of the multiply-adds" in done.out
+    cases = json.loads(kept.read_text(encoding="utf-8"))["cases"]
+    assert [c["engines"].keys() for c in cases.values()] == [{"edgeconv"}] * 2
+    assert all(c["board"]["address"] == address for c in cases.values())
+
+
+def test_a_cold_start(address: str, cli: Cli, tmp_path: Path) -> None:
+    b = Builder("small", (1, 8, 6, 6))
+    onnx.save(b.model(b.conv(b.conv("input", 8, 32, (3, 3)), 32, 8, (5, 5))), tmp_path / "n.onnx")
+    kept = tmp_path / "r.json"
+    done = cli("bench", "cold", tmp_path / "n.onnx", "--device", address, "--json", kept)
+    assert done.status == 0, done.err
+    content = json.loads(kept.read_text(encoding="utf-8"))
+    assert content["settings"]["device"] == address
+    (case,) = content["cases"].values()
+    assert case["board"]["address"] == address
+    (engine,) = case["cold"].values()
+    assert engine["load_s"] > 0
+    assert 0 < engine["steady_ms"] < engine["first_ms"] * 5 < 500
+    assert 0 <= engine["error"] < 1e-5
+    assert "peak_mib" not in engine
+    assert report.markdown({"r.json": content})
+
+
+def test_the_check_is_not_for_boards_over_rpc(cli: Cli) -> None:
+    done = cli("bench", "check", "--device", "rpc://127.0.0.1:1")
+    assert done.status == 2
+    assert "relative to ONNX Runtime" in done.err
 
 
 def test_options_that_make_no_sense(address: str, cli: Cli) -> None:

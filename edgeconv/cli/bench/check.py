@@ -28,6 +28,7 @@ Tolerance = Annotated[
         "--tolerance", min=0.0, metavar="R", help="How much slower relative to ONNX Runtime is ok."
     ),
 ]
+Device = Annotated[str | None, typer.Option("--device", "-d", hidden=True)]
 Write = Annotated[bool, typer.Option("--write", help="Measure, and write the baseline instead.")]
 
 
@@ -36,6 +37,7 @@ def command(
     baseline: Baseline = None,
     tolerance: Tolerance = 0.15,
     write: Write = False,
+    device: Device = None,
     rounds: Rounds = 50,
     strict: Strict = False,
     lock: Lock = None,
@@ -50,6 +52,12 @@ def command(
     Example:
       edgeconv bench check
     """
+    if device is not None:
+        raise typer.BadParameter(
+            "the check is relative to ONNX Runtime, which is not measured over RPC; run it on the "
+            "board",
+            param_hint="'--device'",
+        )
     with out.progress("loading") as report:
         from edgeconv.benchmarks import check, compare
 

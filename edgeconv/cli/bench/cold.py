@@ -6,6 +6,8 @@ from edgeconv.cli import output as out
 from edgeconv.cli.bench import session
 from edgeconv.cli.bench.nets import Networks
 from edgeconv.cli.bench.options import (
+    BenchDevice,
+    BenchTarget,
     Engines,
     JsonFile,
     Limit,
@@ -17,13 +19,17 @@ from edgeconv.cli.bench.options import (
 )
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
+from edgeconv.cli.options import Timeout
 
 
 @guarded
 def command(
     networks: Networks = None,
     threads: ThreadList = "1",
-    engines: Engines = "onnxruntime",
+    engines: Engines = None,
+    target: BenchTarget = "host",
+    device: BenchDevice = None,
+    timeout: Timeout = 30.0,
     json_file: JsonFile = None,
     limit: Limit = 300.0,
     lock: Lock = None,
@@ -32,6 +38,7 @@ def command(
     """Measure compile and load time, file size, memory.
 
     Each in fresh processes. edgeconv loads its artifact; the others convert and load the ONNX file.
+    Without --engines: edgeconv and ONNX Runtime. On a --device, loading includes the transfer.
 
     \b
     Example:
@@ -47,24 +54,26 @@ def command(
         names = networks or list(nets.DEFAULT)
         known.check(names)
         how = method(
-            engines=engines,
+            engines="onnxruntime" if engines is None and device is None else engines,
             threads=thread_counts,
-            target="host",
+            target=target,
             rounds=5,
             seconds=None,
             strict=False,
             limit=limit,
             lock=lock,
+            device=device,
+            timeout=timeout,
         )
-        records = Records(json_file, cold.PROGRAMME, {"engines": list(how.engines)})
+        where = {} if device is None else {"device": device}
+        settings = {**where, "engines": list(how.engines), "target": how.target}
+        records = Records(json_file, cold.PROGRAMME, settings)
         for count in thread_counts:
             for name in names:
                 key = cold.key(name, count)
                 if key not in records:
                     report(key)
-                    records.add(key, cold.measure(name, how.engines, count, limit, lock=lock))
+                    records.add(key, cold.measure(name, count, how))
     session.show(cold.table(records.content))
-    for key, case in records.cases.items():
-        for name, engine in case["cold"].items():
-            if "failed" in engine:
-                out.message("note", f"{name} failed on {key}: {engine['failed']}")
+    for line in cold.failures(records.content):
+        out.message("note", line)

@@ -21,6 +21,7 @@ from edgeconv.cli.bench.options import (
     Seconds,
     Strict,
     ThreadList,
+    Trials,
     check_outputs,
     method,
     numbers,
@@ -73,6 +74,7 @@ def command(
     csv_file: CsvFile = None,
     strict: Strict = False,
     limit: Limit = 300.0,
+    trials: Trials = 64,
     lock: Lock = None,
     verbose: Verbose = False,
 ) -> None:
@@ -101,6 +103,7 @@ def command(
             strict=strict,
             limit=limit,
             lock=lock,
+            trials=trials,
             device=device,
             timeout=timeout,
         )

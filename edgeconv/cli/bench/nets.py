@@ -20,6 +20,7 @@ from edgeconv.cli.bench.options import (
     Seconds,
     Strict,
     ThreadList,
+    Trials,
     check_outputs,
     method,
     numbers,
@@ -55,6 +56,7 @@ def command(
     csv_file: CsvFile = None,
     strict: Strict = False,
     limit: Limit = 300.0,
+    trials: Trials = 64,
     lock: Lock = None,
     verbose: Verbose = False,
 ) -> None:
@@ -85,6 +87,7 @@ def command(
             strict=strict,
             limit=limit,
             lock=lock,
+            trials=trials,
             device=device,
             timeout=timeout,
             profile=layers,

@@ -106,6 +106,16 @@ Lock = Annotated[
         show_default=False,
     ),
 ]
+Trials = Annotated[
+    int,
+    typer.Option(
+        "--trials",
+        min=1,
+        max=MOST_ROUNDS,
+        metavar="N",
+        help="Candidates of each kernel that tvm_tuned measures; what it found is kept.",
+    ),
+]
 Mode = Annotated[
     bool,
     typer.Option(
@@ -158,6 +168,7 @@ def method(
     profile: bool = False,
     device: str | None = None,
     timeout: float = 30.0,
+    trials: int = 64,
 ) -> Method:
     """How to measure; says which engines are absent, and how to add them.
 
@@ -179,7 +190,7 @@ def method(
         from edgeconv.benchmarks.peers import OWN
 
         board = on_device.look(device, target, threads, timeout)
-        pace, target = Pace(rounds, seconds), board.target.name
+        pace, target = Pace(rounds, seconds), board.target.name if target == "host" else target
         return running.Method([OWN], pace, target, profile, strict, limit, lock, board)
     running.check_threads(threads)
     running.check_target(target)
@@ -187,4 +198,4 @@ def method(
     for peer in absent:
         out.message("note", f"{peer.title} is absent; {peer.install}")
     pace = Pace(rounds, seconds)
-    return running.Method(names, pace, target, profile, strict, limit, lock)
+    return running.Method(names, pace, target, profile, strict, limit, lock, trials=trials)

@@ -20,6 +20,7 @@ from edgeconv.cli.bench.options import (
     Rounds,
     Seconds,
     Strict,
+    Trials,
     check_outputs,
     method,
     numbers,
@@ -71,6 +72,7 @@ def command(
     csv_file: CsvFile = None,
     strict: Strict = False,
     limit: Limit = 300.0,
+    trials: Trials = 64,
     lock: Lock = None,
     verbose: Verbose = False,
 ) -> None:
@@ -103,6 +105,7 @@ def command(
             strict=strict,
             limit=limit,
             lock=lock,
+            trials=trials,
             device=device,
             timeout=timeout,
         )
