@@ -7,7 +7,7 @@ in twice as many rounds, and counts only if it still does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from edgeconv.benchmarks.cases import CaseToRun
 from edgeconv.benchmarks.compare import Change, compare
 from edgeconv.benchmarks.noise import sentence
 from edgeconv.benchmarks.peers import OWN, REFERENCE
+from edgeconv.benchmarks.provenance import commit
 from edgeconv.benchmarks.records import Records, read
 from edgeconv.benchmarks.running import Method
 from edgeconv.errors import EdgeconvError
@@ -27,14 +28,13 @@ FOLDER = Path(__file__).resolve().parent / "baselines"
 TOLERANCE = 0.15
 TRIES = 3
 ENGINES = (OWN, REFERENCE)
-NETWORKS = (
-    "mobilenetv1",
+NETWORKS = (  # of short calls: longer ones are disturbed too often to be kept in a baseline
     "mobilenetv2",
     "shufflenetv1_g3",
     "squeezenet",
+    "resnet18",
     "resnet34_g8",
     "wrn40_2_g4",
-    "resnet50",
 )
 LAYERS = (
     "128x28x28->128 k3 p1",
@@ -53,6 +53,29 @@ LAYERS = (
 )
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a check found.
+
+    Attributes:
+        changes: of every case.
+        noisy: cases during which the machine was not steady.
+    """
+
+    changes: list[Change]
+    noisy: list[str]
+
+    @property
+    def regressions(self) -> list[Change]:
+        """Cases that became slower, or fail."""
+        return [c for c in self.changes if c.is_regression]
+
+    @property
+    def unknown(self) -> list[str]:
+        """Cases that the baseline lacks."""
+        return [c.case for c in self.changes if c.verdict == "new"]
+
+
 def the_set() -> list[CaseToRun]:
     """The cases, all on one thread."""
     layers = [cases.of_layer(Conv2d.parse(text)) for text in LAYERS]
@@ -68,7 +91,7 @@ def read_baseline(path: Path) -> dict[str, Any]:
     """Its content.
 
     Raises:
-        EdgeconvError: there is none.
+        EdgeconvError: there is none, or it is the result of another command.
     """
     if not path.exists():
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.json"))) or "none yet"
@@ -76,7 +99,15 @@ def read_baseline(path: Path) -> dict[str, Any]:
             f"no baseline for {path.stem} (there is one for: {known}); make it with `edgeconv "
             "bench check --write`, on a commit known to be good"
         )
-    return read(path)
+    found = read(path)
+    if found["programme"] != PROGRAMME:
+        raise EdgeconvError(f"{path}: of `{found['programme']}`, no baseline of `bench check`")
+    return found
+
+
+def made_for(content: dict[str, Any]) -> str:
+    """The kind of CPU a baseline was measured on."""
+    return str(content["sessions"][-1]["llvm_cpu"]) if content["sessions"] else "no CPU"
 
 
 def run(
@@ -85,7 +116,7 @@ def run(
     tolerance: float = TOLERANCE,
     starting: Callable[[str, int], None] = lambda key, number: None,
     items: list[CaseToRun] | None = None,
-) -> list[Change]:
+) -> Outcome:
     """Measure the set and compare it; what looks slower is measured twice.
 
     Raises:
@@ -98,26 +129,35 @@ def run(
     suspects = {c.case for c in changes if c.is_regression}
     again = [case for case in chosen if case.key in suspects]
     if not again:
-        return changes
+        return Outcome(changes, _noisy(records))
     longer = replace(method, pace=replace(method.pace, rounds=2 * method.pace.rounds))
     second = Records(None, PROGRAMME, longer.settings)
     running.run(second, again, longer, starting)
     repeated = {c.case: c for c in compare(old, second.content, tolerance) if c.case in suspects}
-    return [repeated.get(c.case, c) for c in changes]
+    records.cases.update(second.cases)
+    return Outcome([repeated.get(c.case, c) for c in changes], _noisy(records))
+
+
+def _noisy(records: Records) -> list[str]:
+    return [key for key, case in records.cases.items() if case["noise"]["noisy"]]
 
 
 def write(
     path: Path, method: Method, starting: Callable[[str, int], None] = lambda key, number: None
 ) -> list[str]:
     """Measure the set and make it the baseline; without samples, for it is committed. A noisy case
-    is measured up to three times; the keys of those that stay noisy, and are left out.
+    is measured up to three times; the keys of those that stay noisy, and are left out. What the
+    file has of the same commit is not measured again: what was left out is tried once more.
 
     Raises:
         EdgeconvError: a case can't be measured, or all are noisy.
     """
     records = Records(None, PROGRAMME, method.settings)
-    noisy = []
-    for number, case in enumerate(the_set()):
+    chosen, noisy = the_set(), list[str]()
+    _continue(records, path, {case.key for case in chosen})
+    for number, case in enumerate(chosen):
+        if case.key in records:
+            continue
         for _ in range(TRIES):
             starting(case.key, number)
             found = running.measure(case, method)
@@ -135,3 +175,18 @@ def write(
     path.parent.mkdir(exist_ok=True)
     records.save(path)
     return noisy
+
+
+def _continue(records: Records, path: Path, keys: set[str]) -> None:
+    """Take over what a file has, if all of it is of this commit, CPU and settings."""
+    if not path.exists():
+        return
+    found, now = read_baseline(path), commit()
+    same = now is not None and not now.endswith("-dirty") and made_for(found) == host().cpu
+    if (
+        same
+        and found["settings"] == records.content["settings"]
+        and {session["commit"] for session in found["sessions"]} == {now}
+    ):
+        found["cases"] = {k: case for k, case in found["cases"].items() if k in keys}
+        records.content = found

@@ -29,7 +29,7 @@ def provenance() -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": _command(),
-        "commit": _commit(),
+        "commit": commit(),
         "cpu": _cpu_name(),
         "llvm_cpu": device.cpu,
         "cores": device.cores,
@@ -61,7 +61,8 @@ def _command() -> str:
     return " ".join([name, *(Path(a).name or a for a in sys.argv[1:])])
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
+    """Of this checkout, "-dirty" behind it where files differ; None outside of one."""
     folder = Path(__file__).resolve().parent
     try:
         done = subprocess.run(

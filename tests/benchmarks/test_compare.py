@@ -14,8 +14,12 @@ from edgeconv.benchmarks.noise import sentence
 from edgeconv.benchmarks.records import Records, read
 from edgeconv.benchmarks.running import Method
 from edgeconv.errors import EdgeconvError
+from edgeconv.targets import host
 from edgeconv.workload import Conv2d
 from tests.benchmarks.results import SESSION, content, layer, measured
+from tests.cli.conftest import Cli, cli
+
+__all__ = ["cli"]
 
 TEXT = "8x4x4->8 k1x1 s1x1 p0,0,0,0 d1x1 g1"
 
@@ -115,13 +119,16 @@ def baseline() -> dict[str, Any]:
 
 
 def test_what_looks_slower_is_measured_again(speeds: list[float]) -> None:
-    method = Method(check.ENGINES)
+    def verdicts() -> list[str]:
+        found = check.run(baseline(), Method(check.ENGINES), items=items())
+        return [c.verdict for c in found.changes]
+
     speeds += [1.0, 1.4, 1.0]  # the second layer once slow, then not
-    assert [c.verdict for c in check.run(baseline(), method, items=items())] == ["same", "same"]
+    assert verdicts() == ["same", "same"]
     speeds += [1.0, 1.4, 1.3]
-    assert [c.verdict for c in check.run(baseline(), method, items=items())] == ["same", "slower"]
+    assert verdicts() == ["same", "slower"]
     speeds += [1.1, 1.1]  # below 15 %: not measured again
-    assert [c.verdict for c in check.run(baseline(), method, items=items())] == ["same", "same"]
+    assert verdicts() == ["same", "same"]
     assert speeds == []
 
 
@@ -138,7 +145,9 @@ def test_a_baseline_is_small_and_can_be_read(
     assert found["cases"].keys() == {i.key for i in items()}
     assert "samples_ms" not in path.read_text(encoding="utf-8")
     speeds += [1.0, 1.0]
-    assert {c.verdict for c in check.run(found, Method(check.ENGINES), items=items())} == {"same"}
+    outcome = check.run(found, Method(check.ENGINES), items=items())
+    assert {c.verdict for c in outcome.changes} == {"same"}
+    assert outcome.regressions == outcome.unknown == outcome.noisy == []
 
 
 def test_a_baseline_has_no_noisy_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +170,62 @@ def test_a_baseline_has_no_noisy_cases(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(check, "the_set", lambda: [second])
     with pytest.raises(EdgeconvError, match="no baseline: the machine was not steady"):
         check.write(path, Method(check.ENGINES))
+
+
+def test_what_a_baseline_lacks_is_tried_again_on_the_same_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = items()
+    done: list[str] = []
+
+    def fake(case: cases.CaseToRun, _: Method) -> dict[str, Any]:
+        done.append(case.key)
+        return measured({"edgeconv": 1.0, "onnxruntime": 2.0})
+
+    here = {**SESSION, "llvm_cpu": host().cpu}
+    monkeypatch.setattr(running, "measure", fake)
+    monkeypatch.setattr(records, "provenance", lambda: dict(here))
+    path, method = tmp_path / "cpu.json", Method(check.ENGINES)
+    for commit, wanted in (
+        ("abc1234", [first.key]),
+        ("abc1234", [second.key]),
+        ("abc1234-dirty", [first.key, second.key]),
+        ("def5678", [first.key, second.key]),
+    ):
+        monkeypatch.setattr(check, "commit", lambda commit=commit: commit)
+        chosen = [first] if wanted == [first.key] else [first, second]
+        monkeypatch.setattr(check, "the_set", lambda chosen=chosen: chosen)
+        assert check.write(path, method) == []
+        assert done == wanted
+        assert list(read(path)["cases"]) == [i.key for i in chosen]
+        done.clear()
+
+
+def test_networks_are_checked_too(
+    cli: Cli, tmp_path: Path, speeds: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "LAYERS", check.LAYERS[:2])
+    monkeypatch.setattr(check, "NETWORKS", ("wrn40_2_g4",))
+    known = [cases.of_layer(Conv2d.parse(check.LAYERS[0])), cases.of_network("wrn40_2_g4")]
+    medians = {"edgeconv": 1.0, "onnxruntime": 2.0}
+    path = tmp_path / "base.json"
+    path.write_text(json.dumps(content("check", {i.key: layer(TEXT, medians) for i in known})))
+    speeds += [1.0, 1.0, 1.2, 1.2]
+    done = cli("bench", "check", "--baseline", path)
+    assert done.status == 1
+    assert "1 case slower than the baseline by more than 15%" in done.err
+    assert "the baseline is of another CPU: generic" in done.err
+    assert "nothing to compare with for: " in done.err
+    assert speeds == []
+    path.write_text(json.dumps(content("check", {})))
+    speeds += [1.0] * 3
+    done = cli("bench", "check", "--baseline", path)
+    assert done.status == 1
+    assert "error: the baseline has nothing to compare with" in done.err
+    path.write_text(json.dumps(content("layers", {})))
+    done = cli("bench", "check", "--baseline", path)
+    assert done.status == 1
+    assert "of `layers`, no baseline" in done.err
 
 
 def test_the_set_has_layers_of_every_kind() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from edgeconv.cli.bench import session
 from edgeconv.cli.bench.options import Lock, Rounds, Strict, method
 from edgeconv.cli.failures import FAILED, guarded
 from edgeconv.cli.logs import Verbose
+
+if TYPE_CHECKING:
+    from edgeconv.benchmarks.check import Outcome
 
 Baseline = Annotated[
     Path | None,
@@ -62,6 +65,8 @@ def command(
         from edgeconv.benchmarks import check, compare
 
         path = check.baseline() if baseline is None else baseline
+        if write:
+            out.check_output(path)
         old = None if write else check.read_baseline(path)
         how = method(
             engines=",".join(check.ENGINES),
@@ -83,13 +88,28 @@ def command(
             if noisy:
                 out.message("warning", f"left out, for the machine was noisy: {'; '.join(noisy)}")
             return
-        changes = check.run(old, how, tolerance, starting)
-    session.show(compare.table(changes))
-    regressions = [c for c in changes if c.is_regression]
-    if regressions:
+        found = check.run(old, how, tolerance, starting)
+    session.show(compare.table(found.changes))
+    _explain(found, check.made_for(old))
+    if found.regressions:
         out.message(
             "error",
-            f"{out.plural(len(regressions), 'case')} slower than the baseline by more than "
+            f"{out.plural(len(found.regressions), 'case')} slower than the baseline by more than "
             f"{tolerance:.0%}, relative to ONNX Runtime, or failing",
         )
+    if found.regressions or len(found.unknown) == len(found.changes):
         raise typer.Exit(FAILED)
+
+
+def _explain(found: Outcome, cpu: str) -> None:
+    from edgeconv.targets import host
+
+    if cpu != host().cpu:
+        out.message("warning", f"the baseline is of another CPU: {cpu}, this is {host().cpu}")
+    if found.unknown:
+        kind = "error" if len(found.unknown) == len(found.changes) else "warning"
+        cases = "; ".join(found.unknown)
+        out.message(kind, f"the baseline has nothing to compare with for: {cases}")
+    if found.noisy:
+        cases = "; ".join(found.noisy)
+        out.message("warning", f"measured on a noisy machine, measure again: {cases}")
