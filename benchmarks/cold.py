@@ -27,7 +27,7 @@ import onnx
 from edgeconv.benchmarks import networks, peak_memory
 from edgeconv.benchmarks.cases import threads_text
 from edgeconv.benchmarks.cold_process import save_arrays
-from edgeconv.benchmarks.harness import locked, max_error, random_inputs
+from edgeconv.benchmarks.harness import locked, max_error, random_inputs, reference_results
 from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE
 from edgeconv.benchmarks.records import Case
 from edgeconv.benchmarks.running import Method
@@ -69,9 +69,7 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
     """The file, its inputs, and the reference's results."""
     onnx.save(model, path)
     inputs = random_inputs(model)
-    reference = PEERS[REFERENCE].prepare(path, inputs, 1)
-    reference.call()
-    save_arrays(path, inputs, reference.outputs())
+    save_arrays(path, inputs, reference_results(path, inputs)[1])
 
 
 def _engine(

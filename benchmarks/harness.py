@@ -18,6 +18,7 @@ from edgeconv import targets
 from edgeconv.benchmarks import noise, statistics
 from edgeconv.benchmarks.peers import OURS, OWN, PEERS, REFERENCE, Arrays, Bound
 from edgeconv.benchmarks.rounds import Pace, Samples, interleave
+from edgeconv.errors import EdgeconvError
 
 MAX_ERROR = 1e-4  # of the output's largest magnitude, for edgeconv
 MAX_PEER_ERROR = 2e-3  # MNN's Winograd reaches 9e-4
@@ -173,9 +174,7 @@ def prepare(
     ready: dict[str, Ready] = {}
     failed: dict[str, str] = {}
     starting(REFERENCE)
-    reference = PEERS[REFERENCE].prepare(path, inputs, threads)
-    reference.call()
-    wanted = [a.copy() for a in reference.outputs()]
+    reference, wanted = reference_results(path, inputs, threads)
     for name in engines:
         starting(name)
         begin = time.perf_counter()
@@ -191,6 +190,23 @@ def prepare(
         else:
             failed[name] = f"wrong result: relative error {error:.1e}"
     return ready, failed
+
+
+def reference_results(
+    path: Path, inputs: Arrays, threads: int = 1
+) -> tuple[Bound, list[np.ndarray]]:
+    """(the reference, its results), which every other result is compared with.
+
+    Raises:
+        EdgeconvError: it can't run the network.
+    """
+    try:
+        bound = PEERS[REFERENCE].prepare(path, inputs, threads)
+        bound.call()
+        return bound, [a.copy() for a in bound.outputs()]
+    except Exception as error:  # of its own kinds
+        reason = " ".join(str(error).split())[:300]
+        raise EdgeconvError(f"{PEERS[REFERENCE].title} can't run the network: {reason}") from error
 
 
 def time_in_turns(

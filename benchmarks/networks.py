@@ -42,9 +42,12 @@ def load(name: str) -> onnx.ModelProto:
 
 def _from_file(name: str) -> onnx.ModelProto:
     try:
-        return onnx.load(name)
+        found = onnx.load(name)
     except Exception as error:  # protobuf has its own kinds
         raise EdgeconvError(f"can't read {name} as an ONNX file: {error}") from error
+    if not found.graph.node:  # some bytes that are no model pass as an empty one
+        raise EdgeconvError(f"{name} is no ONNX file, or holds no operator")
+    return found
 
 
 def check(wanted: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ from edgeconv.artifact import read
 from edgeconv.benchmarks import harness
 from edgeconv.benchmarks.cold_process import CALLS, read_inputs, read_outputs
 from edgeconv.benchmarks.harness import MAX_ERROR, Measured, timing_by_round
-from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE, Arrays
+from edgeconv.benchmarks.peers import OWN, Arrays
 from edgeconv.benchmarks.peers.edgeconv import PROFILE_RUNS
 from edgeconv.benchmarks.rounds import WARM_UP, Pace, Samples
 from edgeconv.device import BoardInfo, RemoteModel, Session, session
@@ -78,9 +78,7 @@ def measure(
         DeviceError: a fault of the board.
     """
     inputs = harness.random_inputs(onnx.load(path))
-    reference = PEERS[REFERENCE].prepare(path, inputs, 1)
-    reference.call()
-    wanted = [a.copy() for a in reference.outputs()]
+    _, wanted = harness.reference_results(path, inputs)
     with session(board.address, board.timeout) as opened:
         facts = {"board": {**board.facts}}
         begin = time.perf_counter()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeconv.benchmarks.provenance import provenance
+from edgeconv.benchmarks.validity import fault
 from edgeconv.errors import EdgeconvError
 
 Case = dict[str, Any]
@@ -97,8 +98,12 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise EdgeconvError(f"{path}: not a result file: {reason}") from error
+    except (ValueError, RecursionError) as error:
         raise EdgeconvError(f"{path}: not a result file: {error}") from error
-    if not isinstance(found, dict) or not {"programme", "settings", "cases"} <= found.keys():
-        raise EdgeconvError(f"{path}: not a result file")
-    return found
+    problem = fault(found)
+    if problem is not None:
+        raise EdgeconvError(f"{path}: not a result file: {problem}")
+    return dict(found)

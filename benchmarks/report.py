@@ -18,6 +18,7 @@ from edgeconv.benchmarks import (
     cold,
     layer_classes,
     nets,
+    page,
     paper,
     peak_memory,
     studies,
@@ -121,9 +122,7 @@ def section(content: Mapping[str, Any], name: str, images: str = "") -> str:
     Raises:
         EdgeconvError: no programme here wrote it.
     """
-    chosen = SECTIONS.get(content["programme"])
-    if chosen is None:
-        raise EdgeconvError(f"{name}: of programme {content['programme']!r}, which is unknown")
+    chosen = SECTIONS[_known(name, content)]
     lines = [f"## {chosen.title}", "", chosen.text, "", images + chosen.summary(content)]
     lines += [f"- Board: {board}." for board in tabulate.boards(content)]
     lines += [f"- {origin(session)}" for session in content["sessions"]]
@@ -132,6 +131,38 @@ def section(content: Mapping[str, Any], name: str, images: str = "") -> str:
         notes = "; ".join(f"{PEERS[e].title}: {PEERS[e].note}" for e in engines)
         lines += ["", f"Engines: {notes}."]
     return "\n".join([*lines, "", f"All numbers: `benchmarks/results/{name}`.", ""])
+
+
+def _known(name: str, content: Mapping[str, Any]) -> str:
+    programme = str(content["programme"])
+    if programme not in SECTIONS:
+        raise EdgeconvError(f"{name}: of programme '{programme}', which is unknown")
+    return programme
+
+
+def checked(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The files that hold cases, each of which can be shown.
+
+    Raises:
+        EdgeconvError: a file is of no programme here, or lacks what its programme writes; or no
+            file holds a case.
+    """
+    for name, content in contents.items():
+        _known(name, content)
+        if not content["cases"]:
+            continue
+        try:
+            section(content, name)
+            page.draw_charts({name: content})
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise EdgeconvError(
+                f"{name}: can't be shown as results of `{content['programme']}`: "
+                f"{type(error).__name__} {error}; it is damaged, or of another version of edgeconv"
+            ) from error
+    found = {name: content for name, content in contents.items() if content["cases"]}
+    if not found:
+        raise EdgeconvError("these files hold nothing to show; make some with `edgeconv bench`")
+    return found
 
 
 def origin(session: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -35,6 +36,8 @@ from edgeconv.errors import EdgeconvError
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 STARTUP_S = 300.0  # Python and TVM from a cold disk on a small board
 COMMAND = (sys.executable, "-m", "edgeconv.benchmarks.worker")
+
+_LOG = logging.getLogger(__name__)
 
 Measurements = dict[str, dict[str, dict[str, Any]]]
 
@@ -105,7 +108,10 @@ def measure(
             noted = stage.read_text("utf-8") if stage.exists() else ""
             model, _, engine = noted.partition("\n")[0].partition("/")
         if engine in ("", REFERENCE) or engine in skip[model]:
-            raise EdgeconvError(f"measuring {model or 'a network'} {reason}:\n{log[-2000:]}")
+            _LOG.info("the measuring process printed:\n%s", log[-10_000:])
+            last = (log.strip().splitlines() or ["it printed nothing"])[-1]
+            last = last.removeprefix("edgeconv.errors.EdgeconvError: ")[:500]
+            raise EdgeconvError(f"measuring {model or 'a network'} {reason}: {last}")
         skip[model][engine] = f"{reason}: {log[-300:].strip()}"
 
 

@@ -44,12 +44,10 @@ def write_page(contents: Contents) -> str:
 
 
 def draw_charts(contents: Contents) -> list[Chart]:
-    """The page's charts as SVG files, each with its own colours for light and dark.
-
-    Raises:
-        EdgeconvError: nothing in the files can be shown.
+    """The page's charts as SVG files, each with its own colours for light and dark; none where the
+    files have nothing that is drawn.
     """
-    return files.charts(_sections(contents))
+    return files.charts([*_all(sections.measured(contents), contents)])
 
 
 def _sections(contents: Contents) -> list[Section]:

@@ -40,6 +40,9 @@ def guarded(function: Callable[P, None]) -> Callable[P, None]:
             # The reader went away (`| head`); the interpreter's own last flush must not complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(BROKEN_PIPE) from error
+        except MemoryError as error:
+            message("error", f"not enough memory ({error})")
+            raise typer.Exit(FAILED) from error
         except ImportError as error:
             _traceback()
             message("error", f"a library can't be loaded ({error}); run `edgeconv doctor`")

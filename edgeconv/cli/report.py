@@ -11,6 +11,7 @@ import typer
 from edgeconv.cli import output as out
 from edgeconv.cli.failures import guarded
 from edgeconv.cli.logs import Verbose
+from edgeconv.errors import EdgeconvError
 
 Results = Annotated[
     list[Path],
@@ -53,12 +54,15 @@ def command(
         raise typer.BadParameter(f"'{output}' ends in neither .html nor .md", param_hint="'-o'")
     out.check_output(output, results)
     if charts is not None:
+        if charts.exists() and not charts.is_dir():
+            raise EdgeconvError(f"can't write charts to {charts}: it is not a folder")
         out.check_output(charts / "chart.svg" if charts.is_dir() else charts)
     with out.progress("loading"):
         from edgeconv.benchmarks import page, report
         from edgeconv.benchmarks.records import read
 
-        contents = report.named({path: read(path) for path in results})
+        read_in = report.named({path: read(path) for path in results})
+        contents = report.checked(read_in)
         drawn = [] if charts is None else page.draw_charts(contents)
         if output.suffix == ".md":
             folder = "" if charts is None else _from_folder_of(output, charts)
@@ -72,6 +76,8 @@ def command(
             for chart in drawn:
                 with out.replacing(charts / chart.file) as file:
                     file.write(chart.drawing.encode())
+    for name in read_in.keys() - contents.keys():
+        out.message("note", f"{name} holds no cases")
     out.line(f"written  {output} ({out.size(output.stat().st_size)})")
     if charts is not None:
         out.line(f"written  {charts} ({out.plural(len(drawn), 'chart')})")

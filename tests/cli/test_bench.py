@@ -35,6 +35,8 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return asked
 
 
+FILE = '{"programme": "%s", "settings": {}, "sessions": [], "cases": {"a": %s}}'
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 LAYER = "8x6x6->8 k3 p1 g2"
 KEY = "8x6x6->8 k3x3 s1x1 p1,1,1,1 d1x1 g2"
 
@@ -122,6 +124,10 @@ def test_without_the_reference_nothing_is_measured(
         (["groups", "--target", "raspberry-pi-4"], 1, "run the same command on the board"),
         (["groups", "--target", "nosuch"], 1, "nosuch"),
         (["groups", "--kernel", "0"], 2, "kernel"),
+        (["groups", "--groups", ","], 2, "give numbers, or dw"),
+        (["groups", "--json", "a.json", "--csv", "a.json"], 2, "names the file of --json"),
+        (["groups", "--lock", "."], 1, "can't lock .: Is a directory"),
+        (["groups", "--trials", "0"], 2, "trials"),
         (["groups", "--channels", "4", "--groups", "1", "--size", "2", "--kernel", "9"], 0, ""),
         (["groups", "--json", "/nosuch/r.json"], 1, "the folder /nosuch does not exist"),
         (["layers"], 2, "give shapes, or --shapes FILE"),
@@ -228,6 +234,55 @@ def test_report(cli: Cli, jobs: list[dict[str, Any]], tmp_path: Path) -> None:
     assert "does not exist" in nowhere.err
     assert cli("report", kept, "-o", tmp_path / "page.txt").status == 2
     assert cli("report", tmp_path / "none.json").status == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "Expecting value"),
+        ("[]", "it is no JSON object"),
+        ('{"programme": "layers", "settings": {}, "cases": {}}', "'sessions' is missing"),
+        (FILE % ("layers", "5"), "case 'a' is no JSON object"),
+        (FILE % ("layers", '{"engines": {"foo": {"median_ms": 1}}}'), "no engine 'foo'"),
+        (
+            FILE % ("layers", '{"engines": {"mnn": {"median_ms": NaN}}}'),
+            "of mnn is nan",
+        ),
+        (
+            FILE % ("nets", '{"engines": {"mnn": {"median_ms": 1}}}'),
+            "KeyError 'threads';",
+        ),
+        (FILE % ("nosuch", "{}"), "of programme 'nosuch', which is unknown"),
+    ],
+)
+def test_files_that_are_no_results(cli: Cli, tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(text, encoding="utf-8")
+    for ending in ("html", "md"):
+        done = cli("report", path, "-o", tmp_path / f"page.{ending}")
+        assert done.status == 1
+        assert reason in done.err
+        assert not (tmp_path / f"page.{ending}").exists()
+    if "not a result file" in done.err:
+        for files in ((path, path), (RESULTS / "nets.json", path)):
+            done = cli("bench", "compare", *files)
+            assert done.status == 1
+            assert reason in done.err
+
+
+def test_results_without_cases(cli: Cli, jobs: list[dict[str, Any]], tmp_path: Path) -> None:
+    empty, full = tmp_path / "empty.json", tmp_path / "full.json"
+    empty.write_text(FILE.replace('"a": %s', "") % "layers", encoding="utf-8")
+    assert cli("bench", "layers", LAYER, "--engines", "onnxruntime", "--json", full).status == 0
+    done = cli("report", empty, "-o", tmp_path / "page.md")
+    assert done.status == 1
+    assert "hold nothing to show" in done.err
+    done = cli("report", empty, full, "-o", tmp_path / "page.md")
+    assert done.status == 0, done.err
+    assert "empty.json holds no cases" in done.err
+    done = cli("bench", "compare", empty, full)
+    assert done.status == 1
+    assert "no case with times in common" in done.err
 
 
 def test_a_real_run(cli: Cli, tmp_path: Path) -> None:

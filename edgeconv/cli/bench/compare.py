@@ -11,6 +11,7 @@ from edgeconv.cli import output as out
 from edgeconv.cli.bench import session
 from edgeconv.cli.failures import FAILED, guarded
 from edgeconv.cli.logs import Verbose
+from edgeconv.errors import EdgeconvError
 
 Old = Annotated[Path, typer.Argument(metavar="OLD.json", help="Results before.")]
 New = Annotated[Path, typer.Argument(metavar="NEW.json", help="Results after.")]
@@ -35,10 +36,11 @@ def command(old: Old, new: New, tolerance: Tolerance = 0.1, verbose: Verbose = F
         from edgeconv.benchmarks.records import read
 
         changes = compare.compare(read(old), read(new), tolerance)
+    common = [c for c in changes if c.verdict not in ("new", "gone")]
     session.show(compare.table(changes))
-    shared = sum(c.verdict not in ("new", "gone") for c in changes)
+    shared = sum(c.old_ms is not None or c.new_ms is not None for c in common)
     if not shared:
-        out.message("warning", "the files have no case in common")
+        raise EdgeconvError("nothing to compare: the files have no case with times in common")
     regressions = [c for c in changes if c.is_regression]
     if regressions:
         out.message(

@@ -87,13 +87,16 @@ def command(
     """
     widths, sizes = numbers(channels, "--channels"), _sizes(size)
     thread_counts = numbers(threads, "--threads")
+    counts = words(groups)
+    if not counts:
+        raise typer.BadParameter("give numbers, or dw", param_hint="'--groups'")
     check_outputs(json_file, csv_file)
     with out.progress("loading"):
         from edgeconv.benchmarks import cases
 
         base = cases.Square(kernel=kernel, stride=stride, dilation=dilation, batch=batch)
         mode: cases.Mode = "chain" if chain else "alone"
-        found, skipped = cases.groups(base, widths, sizes, words(groups), thread_counts, mode)
+        found, skipped = cases.groups(base, widths, sizes, counts, thread_counts, mode)
         how = method(
             engines=engines,
             threads=thread_counts,

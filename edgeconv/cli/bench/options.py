@@ -152,7 +152,22 @@ def check_outputs(json_file: Path | None, csv_file: str | None) -> None:
     if json_file is not None:
         out.check_output(json_file)
     if csv_file is not None and csv_file != "-":
-        out.check_output(Path(csv_file), [json_file] if json_file else [])
+        table = Path(csv_file)
+        if json_file is not None and table.resolve() == json_file.resolve():
+            raise typer.BadParameter("names the file of --json", param_hint="'--csv'")
+        out.check_output(table)
+
+
+def check_lock(path: Path) -> None:
+    """Refuse early what can't be locked.
+
+    Raises:
+        EdgeconvError: so.
+    """
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise EdgeconvError(f"can't lock {path}: {error.strerror or error}") from error
 
 
 def method(
@@ -178,8 +193,8 @@ def method(
     from edgeconv.benchmarks import running
     from edgeconv.benchmarks.rounds import Pace
 
-    if lock is not None and not lock.parent.is_dir():
-        raise EdgeconvError(f"can't lock {lock}: the folder {lock.parent} does not exist")
+    if lock is not None:
+        check_lock(lock)
     if device is not None:
         if engines is not None:
             raise typer.BadParameter(
