@@ -53,11 +53,14 @@ def _table(rows: list[Case]) -> str:
         if found is not None:
             ratios.append(found.ratio)
         cells.append(f"{found.ratio:.2f}" if found else "–")
-        lines.append(f"| {case['network']} | {' | '.join(cells)} |")
+        noisy = " (noisy)" if case.get("noise", {}).get("noisy") else ""
+        lines.append(f"| {case['network']}{noisy} | {' | '.join(cells)} |")
     mean = f"{geometric_mean(ratios):.2f}" if ratios else "–"
     lines.append(f"| geometric mean |{' |' * len(names)} {mean} |")
     errors = [(n, [c["engines"].get(n, {}).get("error", 0.0) for c in rows]) for n in names]
     worst = ", ".join(f"{PEERS[n].title} {max(e):.1e}" for n, e in errors if n != REFERENCE)
+    if any(case.get("noise", {}).get("noisy") for case in rows):
+        lines += ["", "(noisy): the machine was not steady; ratios count more than times there."]
     lines += ["", f"Largest errors, relative to the largest output of ONNX Runtime: {worst}."]
     return "\n".join(lines) + "\n"
 

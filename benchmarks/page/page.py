@@ -72,6 +72,7 @@ def _all(found: Sequence[Measured], contents: Contents) -> Iterator[Section]:
 
 
 def _summary(found: Sequence[Measured]) -> Section | None:
+    found = sections.distinct(found)
     ratios = [m.ratio for m in found if m.ratio is not None]
     if not ratios:
         return None
@@ -91,7 +92,7 @@ def _summary(found: Sequence[Measured]) -> Section | None:
     titles.append("edgeconv faster in")
     rows = sections.against_each(found)
     body = parts.cards(items) + parts.table("engines", titles, rows)
-    text = "Above 1 edgeconv is faster. Every case counts once, whatever its size."
+    text = "Above 1 edgeconv is faster. Every case counts once, whatever its size, noisy ones too."
     return Section("summary", "Summary", text, body)
 
 

@@ -22,6 +22,8 @@ from edgeconv.workload import Conv2d
 Contents = Mapping[str, Mapping[str, Any]]
 """Result files by name."""
 
+MANY = 20  # rows of a table that a reader opens
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -86,6 +88,18 @@ def measured(contents: Contents) -> list[Measured]:
     ]
 
 
+def distinct(found: Sequence[Measured]) -> list[Measured]:
+    """Each once: the base layer of a scaling is on all its axes, and a layer that can't be chained
+    has the same times in both modes.
+    """
+    unique: dict[object, Measured] = {}
+    for m in found:
+        on_axis = "axis" in m.case
+        name = m.key.partition(": ")[2] if on_axis else m.key
+        unique.setdefault((m.file, name, () if on_axis else tuple(times(m.engines).items())), m)
+    return list(unique.values())
+
+
 def times(engines: Engines) -> dict[str, float]:
     """Medians, ms."""
     return {n: e["median_ms"] for n, e in engines.items() if "median_ms" in e}
@@ -126,7 +140,7 @@ def groups(found: Sequence[Measured]) -> Iterator[Section]:
         "groups",
         "Latency by group count",
         "One convolution, its channels cut into more and more groups: the work falls with each "
-        "step, the latency of most engines does not. Whiskers are 95 % intervals of the median.",
+        "step. Whiskers are 95 % intervals of the median.",
         layers_table("latency-by-groups", cases),
         figures,
     )
@@ -264,12 +278,12 @@ def classes(found: Sequence[Measured]) -> Iterator[Section]:
     cases = [
         m
         for m in found
-        if m.conv is not None and m.ratio is not None and not {"groups", "axis"} & m.case.keys()
+        if m.conv is not None and times(m.engines) and not {"groups", "axis"} & m.case.keys()
     ]
-    if len(cases) < 2:
+    if not cases:
         return
     rows: dict[str, list[charts.Dot]] = {}
-    for m in sorted(cases, key=_strip):
+    for m in sorted((m for m in cases if m.ratio is not None), key=_strip):
         rows.setdefault(_strip(m), []).append(
             charts.Dot(m.ratio or 1.0, f"{m.title}: {m.ratio:.2f}")
         )
@@ -279,13 +293,14 @@ def classes(found: Sequence[Measured]) -> Iterator[Section]:
         "Each dot is a layer: fastest other / edgeconv; the bar is the geometric mean.",
         lambda width: charts.strips(rows, width, "Layers by kind", "fastest other / edgeconv"),
     )
+    table = layers_table("layers", cases)
     yield Section(
         "layers",
         "Layers",
         "Single convolutions against the fastest other engine of each. Right of 1, in blue, "
         "edgeconv is faster.",
-        parts.folded(f"All {len(cases)} layers", layers_table("layers", cases)),
-        [figure],
+        table if len(cases) < MANY else parts.folded(f"All {len(cases)} layers", table),
+        [figure] if rows else [],
     )
 
 

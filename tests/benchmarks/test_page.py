@@ -293,3 +293,17 @@ def test_a_phone_shows_the_narrow_charts(made: str, tmp_path: Path) -> None:
     found, console = browse(path, tmp_path, "--allow-file-access-from-files")
     assert console == []
     assert (found["charts"], found["empty"], found["wide"]) == (8, 0, False)
+
+
+def test_one_layer_has_its_table_and_a_layer_on_several_axes_counts_once() -> None:
+    text = "8x6x6->8 k3x3 s1x1 p1,1,1,1 d1x1 g1"
+    medians = {"edgeconv": 1.0, "onnxruntime": 2.0}
+    alone = page.write_page({"a.json": content("layers", {text: layer(text, medians)})})
+    assert f"<td>{text.replace('>', '&gt;')}</td>" in alone
+    own = page.write_page({"a.json": content("layers", {text: layer(text, {"edgeconv": 1.0})})})
+    assert f"<td>{text.replace('>', '&gt;')}</td>" in own
+    axes = {
+        f"{a}: {text}": layer(text, medians, axis=a, channels=8, size=6)
+        for a in ("channels", "size")
+    }
+    assert "1 of 1" in page.write_page({"s.json": content("scaling", axes)})
