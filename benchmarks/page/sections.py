@@ -300,7 +300,7 @@ def classes(found: Sequence[Measured]) -> Iterator[Section]:
         "Single convolutions against the fastest other engine of each. Right of 1, in blue, "
         "edgeconv is faster.",
         table if len(cases) < MANY else parts.folded(f"All {len(cases)} layers", table),
-        [figure] if rows else [],
+        [figure] if len(cases) > 1 and rows else [],
     )
 
 
