@@ -22,8 +22,8 @@ def use(threads: int) -> None:
 def configure(threads: int) -> None:
     """Make the pool of the calling thread anew, with so many workers."""
     cores = sorted(available_cores())
-    configure = tvm.get_global_func("runtime.config_threadpool")
-    configure(_SHARE_CORES, threads, [str(c) for c in cores])
+    make = tvm.get_global_func("runtime.config_threadpool")
+    make(_SHARE_CORES, threads, [str(c) for c in cores])
     _restore(set(cores))  # configuring moves the calling thread as well
     _configured.threads = threads
 
