@@ -241,7 +241,7 @@ def _table(stored: list[Stored]) -> None:
     for item in stored:
         r = item.record
         state = "superseded" if id(item) not in used else "yes"
-        row = [r.folder, r.threads, r.task.conv, r.family, _knobs(r.to_json()["knobs"])]
+        row = [r.folder, r.threads, r.task.workload, r.family, _knobs(r.to_json()["knobs"])]
         row += [f"{r.median_us:,.1f}", f"{r.speedup:.2f}", r.trials, r.date[:10]]
         rows.append([*row, state if records.is_current(r) else "other version"])
     out.table(columns, rows)

@@ -250,7 +250,7 @@ class Tuner:
         """Tasks never measured first, the most work in front; then time times expected gain."""
         if state.default_us is None:
             search = state.search
-            cycles = search.default.of.estimate(search.task, search.default.knobs, self.device)
+            cycles = search.default.estimate(search.task, self.device)
             return True, cycles * len(state.item.layers)
         recent = state.gains[-2:]
         expected = max(0.5 * max(recent), POTENTIAL * 0.5 ** len(state.gains))
