@@ -68,7 +68,7 @@ class PairChoice:
     def reason(self) -> str:
         """One sentence for `edgeconv explain`."""
         if self.tuned:
-            return f"fused, {self.tuned}"
+            return self.tuned
         return (
             f"fused: estimated {self.cycles:,.0f} cycles, {self.apart:,.0f} as two kernels with "
             "the map between them in memory"
