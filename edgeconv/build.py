@@ -203,8 +203,7 @@ class _Builder:
         refused = (*choice.refused, *self.pairs.refused(node))
         layer = _conv_layer(node, conv.kind, task.text, conv.macs, choice, refused)
         self.calls.append(_Call(kernel, operands, layer))
-        if conv.branches is None:  # whose results the tuner can't check
-            self.tasks.append((layer.name, task))
+        self.tasks.append((layer.name, task))
 
     def _pair(self, node: Node, generate: bool) -> None:
         task = pair_task(node, self.plan)

@@ -6,7 +6,7 @@ the definition must be right to the last bit. Winograd's is allowed a bound inst
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tvm
@@ -31,7 +31,8 @@ class Numbers:
     Attributes:
         data, residual, out: buffers in the task's layouts; `out` as it must be afterwards, with
             `UNTOUCHED` wherever a kernel must not write.
-        weights, biases: OIHW and [K] of each convolution, for the family to pack.
+        weights, biases: OIHW and [K] of each convolution, for the family to pack; of depthwise
+            branches [C, taps] and [branches · C].
     """
 
     data: np.ndarray
@@ -51,10 +52,8 @@ def whole_numbers(task: Task, seed: int = 0) -> Numbers:
     whole = None
     for each in task.convolutions:
         weights.append(_weight(rng, each.conv))
-        biases.append(_draw(rng, each.conv.out_channels))
-        value = convolution(each.conv, value, weights[-1])
-        if each.bias:
-            value = value + biases[-1].reshape(1, -1, 1, 1)
+        biases.append(_draw(rng, _filters(each.conv)))
+        value = _sums(each, value, weights[-1], biases[-1])
         if each.residual is not None:
             whole = _draw(rng, *map_shape(each))
             images, pixels = written(each)
@@ -79,12 +78,43 @@ def _draw(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def _weight(rng: np.random.Generator, conv: Conv2d) -> np.ndarray:
-    """OIHW, zeros where clusters read nothing."""
+    """OIHW, zeros where clusters read nothing; of depthwise branches [C, taps]."""
+    if conv.branches is not None:
+        return _draw(rng, conv.in_channels, conv.branches.taps)
     shape = (conv.out_channels, conv.in_channels_per_group, conv.tap_rows, conv.kernel_size[1])
     weight = _draw(rng, *shape)
     if conv.clusters is not None:
         weight *= conv.clusters.reads()[:, :, None, None]
     return weight
+
+
+def _filters(conv: Conv2d) -> int:
+    """Output channels; of depthwise branches those of all, added up or not."""
+    count = 0 if conv.branches is None else len(conv.branches.members)
+    return count * conv.in_channels or conv.out_channels
+
+
+def _sums(task: ConvTask, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """The convolution and its bias; of depthwise branches, with the activation of each."""
+    conv = task.conv
+    if conv.branches is None:
+        value = convolution(conv, x, weight)
+        return value + bias.reshape(1, -1, 1, 1) if task.bias else value
+    made, start = [], 0
+    for number, branch in enumerate(conv.branches.members):
+        window = np.zeros((conv.in_channels, 1, *conv.kernel_size), np.float32)
+        end = start + len(branch.taps)
+        for (row, column), values in zip(branch.taps, weight[:, start:end].T, strict=True):
+            window[:, 0, row, column] = values
+        filters = replace(conv, out_channels=conv.in_channels, branches=None)
+        value = convolution(filters, x, window)
+        if task.bias:
+            value = value + bias.reshape(-1, conv.in_channels, 1, 1)[number]
+        made.append(value if branch.activation is None else activated(value, branch.activation))
+        start = end
+    if conv.branches.concat:
+        return np.concatenate(made, axis=1)
+    return np.asarray(sum(made))
 
 
 def map_shape(task: ConvTask) -> tuple[int, int, int, int]:
@@ -137,6 +167,8 @@ def _images(conv: Conv2d, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     (down, across), (high, wide) = conv.stride, conv.dilation
     for kh in range(weight.shape[2]):
         for kw in range(weight.shape[3]):
+            if not kernels[..., kh, kw].any():
+                continue
             rows = slice(kh * high, kh * high + (height - 1) * down + 1, down)
             columns = slice(kw * wide, kw * wide + (width - 1) * across + 1, across)
             tap = x[:, :, rows, columns].reshape(n, groups, -1, height * width)
@@ -204,5 +236,8 @@ def allowed(task: Task, exact: bool) -> float:
     """Largest error of a right kernel, relative to the largest output."""
     if not exact:
         return INEXACT
-    names = [each.activation[0] for each in task.convolutions if each.activation is not None]
-    return 0.0 if set(names) <= set(_EXACT_ACTIVATIONS) else ROUNDED
+    applied = [each.activation for each in task.convolutions]
+    for each in task.convolutions:
+        applied += [b.activation for b in each.conv.branches.members] if each.conv.branches else []
+    names = {activation[0] for activation in applied if activation is not None}
+    return 0.0 if names <= set(_EXACT_ACTIVATIONS) else ROUNDED

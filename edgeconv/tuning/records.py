@@ -15,6 +15,7 @@ from typing import Any
 
 import tvm
 
+from edgeconv import strategy
 from edgeconv.errors import EdgeconvError
 from edgeconv.schedules import Family
 from edgeconv.schedules.pairs import PairFamily
@@ -110,13 +111,14 @@ def illegal(record: Record, device: Device) -> str | None:
     """Why a family can't take the record's knobs on this device; None if it can."""
     family: Any = SCHEDULES[record.family]
     task, knobs = record.task, record.knobs
-    mismatch = family.supports(task, device)
+    if isinstance(task, PairTask):
+        mismatch = family.supports(task, device)
+    else:
+        mismatch = strategy.refusal(family, task, device)
     if mismatch is not None:
         return f"{family.name} refuses the task: {mismatch}"
     if isinstance(task, PairTask):
         known = family.has(task, knobs, device)
-    elif task.conv.slices is not None and not family.slices:
-        return f"{family.name} takes no slices of volumes"
     else:
         known = knobs in set(family.candidates(task, device))
     return None if known else f"knobs that {family.name} does not have for the task"
