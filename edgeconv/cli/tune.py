@@ -131,7 +131,7 @@ def command(
     """Search better knobs by measuring; compile uses them.
 
     Candidates of every schedule that can take a layer are compiled, checked and timed, the default
-    first. The fastest become records, which `edgeconv compile` uses from then on. A command that
+    first; layers fused in one kernel also as two. The fastest become records, which `edgeconv compile` uses from then on. A command that
     was stopped goes on when it is given again.
 
     \b
