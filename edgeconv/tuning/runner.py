@@ -133,6 +133,13 @@ class ProcessRunner:
     _fastest_us: dict[Task, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Start the processes.
+
+        Raises:
+            EdgeconvError: the lock can't be opened.
+        """
+        with self._held(wait=False):
+            pass
         cores = sorted(available_cores())
         pinned, others = cores[-self.threads :], cores[: -self.threads]
         # with a lock, other programs measure on those cores while this one compiles
@@ -300,12 +307,18 @@ class ProcessRunner:
         return dict(zip(share, outcomes, strict=True))
 
     @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
+    def _held(self, *, wait: bool = True) -> Iterator[None]:
+        """The lock held; with `wait` false only opened, to see whether it can be."""
         if self.lock is None:
             yield
             return
-        with self.lock.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            file = self.lock.open("a")
+        except OSError as error:
+            raise EdgeconvError(f"can't lock {self.lock}: {error.strerror or error}") from error
+        with file:
+            if wait:
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 

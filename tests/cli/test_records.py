@@ -126,6 +126,25 @@ def test_prune_and_export(cli, tmp_path: Path) -> None:
     assert not faults
 
 
+def test_prune_leaves_alone_what_holds_no_records(cli, tmp_path: Path) -> None:
+    """Lines of other programs are not damaged records."""
+    records.append(tmp_path, record())
+    foreign = tmp_path / "data" / "train.jsonl"
+    foreign.parent.mkdir()
+    foreign.write_text('{"text": "mine"}\n')
+    ours = tmp_path / "raspberry-pi-4" / "two_kernels.jsonl"
+    ours.write_text("garbage\n")
+    done = cli("records", "prune", "--into", tmp_path)
+    assert done.status == 0
+    assert f"{foreign} holds no record" in done.err
+    assert foreign.read_text() == '{"text": "mine"}\n'
+    assert ours.read_text() == ""
+    done = cli("records", "prune", "--into", foreign)
+    assert done.status == 1
+    assert "train.jsonl is not a folder" in done.err
+    assert foreign.read_text() == '{"text": "mine"}\n'
+
+
 def test_what_is_not_there(cli, tmp_path: Path) -> None:
     for command in (["list"], ["verify"], ["merge"]):
         done = cli("records", *command, tmp_path / "nowhere")
