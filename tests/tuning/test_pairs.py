@@ -26,10 +26,12 @@ from edgeconv.tuning import bench, candidates, kernels, keys, plan, records, who
 from edgeconv.tuning.bench import Plan
 from edgeconv.tuning.candidates import Candidate
 from edgeconv.tuning.families import TWO_KERNELS, NoKnobs
-from edgeconv.tuning.network import Comparison
+from edgeconv.tuning.network import Comparison, compare
+from edgeconv.tuning.page import page
 from edgeconv.tuning.plan import Options
 from edgeconv.tuning.record import Record, from_line
 from edgeconv.tuning.records import Records
+from edgeconv.tuning.summary import summary
 from edgeconv.tuning.tuner import TaskState, Tuner
 from edgeconv.workload import ConvTask, PairTask
 from tests.schedules.pairs import cases
@@ -266,6 +268,68 @@ def other_one_kernel(candidate: Candidate) -> bool:
         return False
     task = pair_in(network(), device())
     return candidate != candidates.default(task, device(), exact=False)
+
+
+class TwoAreFaster(Pretend):
+    """Made-up times, of which those of two kernels are the shortest; the network runs for real."""
+
+    def run(self, task: Any, device: Any, candidates: Any, plan: Plan) -> list[bench.Outcome]:
+        """As `Runner.run`."""
+        times = [5.0 if c == APART else 10.0 for c in candidates]
+        return [bench.Outcome("", (t,) * plan.rounds, (10.0,) * plan.rounds) for t in times]
+
+    def compare(self, before: Path, after: Path) -> Comparison:
+        """As `Runner.compare`, in this process."""
+        bench.open_session(None, 1.0)
+        found = compare(str(before), str(after), lambda _: None)
+        return dataclasses.replace(
+            found, after_ms=found.before_ms, after_steps_us=self.steps(found)
+        )
+
+    def steps(self, found: Comparison) -> tuple[float, ...]:
+        """Of the longer network, none slower than before."""
+        assert len(found.after_steps_us) == len(found.before_steps_us) + 1
+        return (0.0,) * len(found.after_steps_us)
+
+
+class TwoAreSlowerThere(TwoAreFaster):
+    """In the network they are not."""
+
+    def steps(self, found: Comparison) -> tuple[float, ...]:
+        """Each slower than the whole network before."""
+        return (10 * sum(found.before_steps_us),) * len(super().steps(found))
+
+
+@pytest.mark.usefixtures("fusing")
+@pytest.mark.parametrize("runner", [TwoAreFaster(), TwoAreSlowerThere()], ids=["kept", "not"])
+def test_the_network_has_the_last_word(
+    runner: Pretend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outputs of both forms agree, and a pair that is faster fused after all stays fused."""
+    monkeypatch.setattr("edgeconv.tuning.network.BLOCK_S", 1e-4)
+    proto = network()
+    items = plan.items(api.import_graph(proto), HOST, 1)
+    tuner = Tuner(items, HOST, Options(trials=4), runner, tmp_path)
+    tuner.run()
+
+    def compile_(source: Any) -> Any:
+        return api.compile_artifact(proto, HOST, threads=1, records=source or False)
+
+    found = whole.check_network(tuner, compile_)
+    told = summary(tuner, "net", whole.to_json(found))
+    tuner.close()
+    (told_of_pair,) = (t for t in told["tasks"] if " then " in t["workload"])
+    layers = edgeconv.explain(proto, HOST, threads=1, records=tmp_path)
+    assert "two_kernels" in page(told) or found is None
+    if isinstance(runner, TwoAreSlowerThere):
+        assert found is None
+        assert (told_of_pair["state"], len(fused(layers))) == ("default kept", 1)
+    else:
+        assert found is not None
+        assert found.error <= 1e-5
+        assert (told_of_pair["schedule"], told_of_pair["knobs"]) == ("two_kernels", {})
+        assert (told_of_pair["state"], told_of_pair["speedup"]) == ("tuned", 2.0)
+        assert fused(layers) == []
 
 
 def row(name: str, *source: str) -> SimpleNamespace:
