@@ -31,6 +31,7 @@ from edgeconv.tuning.page import page
 from edgeconv.tuning.plan import Options
 from edgeconv.tuning.record import Record, from_line
 from edgeconv.tuning.records import Records
+from edgeconv.tuning.runner import ProcessRunner
 from edgeconv.tuning.summary import summary
 from edgeconv.tuning.tuner import TaskState, Tuner
 from edgeconv.workload import ConvTask, PairTask
@@ -268,6 +269,31 @@ def other_one_kernel(candidate: Candidate) -> bool:
         return False
     task = pair_in(network(), device())
     return candidate != candidates.default(task, device(), exact=False)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fusing")
+def test_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four trials in processes of their own: the default, two kernels and two others."""
+    monkeypatch.setattr("edgeconv.tuning.runner.COOL_DOWN_S", ())  # the tests' machine is busy
+    proto, runner = network(), ProcessRunner(1)
+    items = plan.items(api.import_graph(proto), HOST, 1)
+    wanted = next(str(i.number) for i in items if isinstance(i.task, PairTask))
+    tuner = Tuner(items, HOST, Options(trials=4, tasks=(wanted,)), runner, tmp_path)
+    try:
+        tuner.run()
+    finally:
+        runner.close()
+        tuner.close()
+    (state,) = tuner.states
+    assert state.failures == []
+    assert APART in {t.candidate for t in state.search.trials}
+    assert state.record is not None
+    layers = edgeconv.explain(proto, HOST, threads=1, records=tmp_path)
+    if state.record.family == TWO_KERNELS.name:
+        assert fused(layers) == []
+    else:
+        assert "; 4 trials" in fused(layers)[0].reason
 
 
 class TwoAreFaster(Pretend):
