@@ -154,14 +154,16 @@ def command(
 
         place = _place(target, threads, device or [], timeout, report)
     options = Options(trials, seconds, early_stop, seed, exact, tuple(tasks or ()), again)
-    with watching(quiet or verbose) as watch:
-        tuner = _tuner(model, place, options, shapes, records, timeout, lock)
-        tuner.watch = watch
-        try:
+    tuner = _tuner(model, place, options, shapes, records, timeout, lock)
+    try:
+        for fault in tuner.faults:
+            out.message("warning", fault)
+        with watching(quiet or verbose) as watch:
+            tuner.watch = watch
             found = _tune(tuner, model, place, shapes)
-        finally:
-            tuner.runner.close()
-            tuner.close()
+    finally:
+        tuner.runner.close()
+        tuner.close()
     from edgeconv.tuning.page import network_text
     from edgeconv.tuning.page import page as as_page
 

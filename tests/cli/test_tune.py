@@ -52,7 +52,11 @@ def test_one_layer_for_real(
     layers = cli("explain", model, "--threads", 1, "--records", "mine", "--json").json["layers"]
     reasons = {layer["name"]: layer["reason"] for layer in layers}
     assert "6 trials" in reasons["stem"]
-    again = cli(*command).json
+    with path.open("a") as file:
+        file.write("garbage\n")
+    done = cli(*command)
+    assert f"warning: {path}:2: record skipped: not JSON" in done.err
+    again = done.json
     assert again["trials"] == 6
     assert again["network"] == found["network"]
     (journal,) = Path("mine").glob(".journal/*/*.jsonl")
