@@ -54,7 +54,7 @@ def chosen_candidates(task: ConvTask, device: Device, most: int, seed: int) -> l
     found = space(task, device, exact=False)
     if len(found) <= most:
         return found
-    rest = sorted(found[1:], key=lambda c: c.of.estimate(task, c.knobs, device))
+    rest = sorted(found[1:], key=lambda c: c.estimate(task, device))
     certain = (most - 1) // 2
     drawn = np.random.default_rng(seed).permutation(len(rest) - certain)[: most - 1 - certain]
     return [found[0], *rest[:certain], *(rest[certain + i] for i in sorted(drawn))]

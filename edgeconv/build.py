@@ -34,7 +34,7 @@ from edgeconv.schedules import tensor_expr
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask
 from edgeconv.strategy import RecordSource
 from edgeconv.targets import Device
-from edgeconv.workload import ConvTask
+from edgeconv.workload import ConvTask, Task
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,13 @@ class _Builder:
     ) -> None:
         self.graph, self.device, self.exact, self.progress = graph, device, exact, progress
         self.records = records
-        self.tasks: list[tuple[str, ConvTask]] = []
+        self.tasks: list[tuple[str, Task]] = []
         self.constants = _Constants()
         self.kernels: dict[Hashable, str] = {}
         self.functions: dict[str, tirx.PrimFunc] = {}
         self.calls: list[_Call] = []
         self.plan = Plan()
-        self.pairs = fusion.Judge(device)
+        self.pairs = fusion.Judge(device, records, exact)
         # equal layers, and the layouts that are compared, ask for the same tasks again and again
         self._default_choice = functools.cache(
             lambda task: strategy.choose(task, device, exact=exact)
@@ -201,14 +201,13 @@ class _Builder:
             operands.append(node.inputs[-1])
         operands.append(node.output)
         refused = (*choice.refused, *self.pairs.refused(node))
-        layer = _conv_layer(node, conv.kind, _text(task), conv.macs, choice, refused)
+        layer = _conv_layer(node, conv.kind, task.text, conv.macs, choice, refused)
         self.calls.append(_Call(kernel, operands, layer))
-        if conv.branches is None:  # whose results the tuner can't check
-            self.tasks.append((layer.name, task))
+        self.tasks.append((layer.name, task))
 
     def _pair(self, node: Node, generate: bool) -> None:
         task = pair_task(node, self.plan)
-        choice = fusion.choose(task, self.device)
+        choice = fusion.choose_tuned(task, self.device, self.records, self.exact)
         family, knobs = choice.family, choice.knobs
         make = (lambda: family.build(task, knobs, self.device)) if generate else None
         kernel = self._kernel((family.name, task, knobs), family.name, make)
@@ -222,9 +221,9 @@ class _Builder:
         if task.second.residual is not None:
             operands.append(node.inputs[-1])
         operands.append(node.output)
-        text = f"{_text(task.first)} then {_text(task.second)}"
-        layer = _conv_layer(node, task.kind, text, task.macs, choice, choice.refused)
+        layer = _conv_layer(node, task.kind, task.text, task.macs, choice, choice.refused)
         self.calls.append(_Call(kernel, operands, layer))
+        self.tasks.append((layer.name, task))
 
     def _tensor_op(self, node: Node, generate: bool) -> None:
         plan = self.plan
@@ -297,13 +296,6 @@ class _Builder:
         return steps, total
 
 
-def _text(task: ConvTask) -> str:
-    """A convolution in the shape grammar, and what is fused behind it."""
-    extras = ["residual"] * (task.residual is not None)
-    extras += [task.activation[0]] if task.activation else []
-    return " ".join([str(task.conv), *(f"+{extra}" for extra in extras)])
-
-
 def _conv_layer(
     node: Node,
     op: str,
@@ -361,8 +353,10 @@ def describe(
     return tuple(call.layer for call in builder.calls)
 
 
-def conv_tasks(graph: Graph, device: Device, threads: int) -> tuple[tuple[str, ConvTask], ...]:
-    """(layer, task) of every convolution kernel call, in order. The graph is changed."""
+def conv_tasks(graph: Graph, device: Device, threads: int) -> tuple[tuple[str, Task], ...]:
+    """(layer, task) of every convolution kernel call without records, in order. The graph is
+    changed.
+    """
     device = dataclasses.replace(device, cores=threads)
     builder = _Builder(graph, device, False, lambda _: None, None)
     builder.lower(generate=False)

@@ -21,6 +21,7 @@ from edgeconv.layout import Layout
 from edgeconv.schedules import depthwise_blocks
 from edgeconv.schedules.pairs import PAIRS, PairFamily
 from edgeconv.schedules.traffic import streaming_cycles
+from edgeconv.strategy import RecordSource
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask, PairTask
 
@@ -41,6 +42,7 @@ class PairChoice:
         cached: the map between two kernels would stay in a part of the second-level cache, where
             it costs next to nothing (measured: fused, such pairs are 0 to 4 % slower).
         refused: families that cannot take the task, with their reasons.
+        tuned: what a record says, if that is where family and knobs are from.
     """
 
     family: PairFamily
@@ -49,6 +51,7 @@ class PairChoice:
     apart: float
     cached: bool
     refused: tuple[tuple[str, str], ...] = ()
+    tuned: str = ""
 
     @property
     def saved(self) -> float:
@@ -64,6 +67,8 @@ class PairChoice:
     @property
     def reason(self) -> str:
         """One sentence for `edgeconv explain`."""
+        if self.tuned:
+            return self.tuned
         return (
             f"fused: estimated {self.cycles:,.0f} cycles, {self.apart:,.0f} as two kernels with "
             "the map between them in memory"
@@ -81,10 +86,15 @@ class PairChoice:
 
 
 class Judge:
-    """Tells what fusing two nodes of a graph saves, and remembers why it does not pay."""
+    """Tells what fusing two nodes of a graph saves, and remembers why it does not pay.
 
-    def __init__(self, device: Device) -> None:
-        self.device = device
+    What was measured goes before the estimate: pairs that records call faster apart stay apart.
+    """
+
+    def __init__(
+        self, device: Device, records: RecordSource | None = None, exact: bool = False
+    ) -> None:
+        self.device, self.records, self.exact = device, records, exact
         self._refused: dict[Node, tuple[str, str]] = {}
 
     def __call__(self, graph: Graph, first: Node, second: Node) -> float:
@@ -92,7 +102,8 @@ class Judge:
         maps = (first.inputs[0], first.output, second.output)
         if any(v.shape[2:] == (1, 1) for v in maps):
             return 0.0
-        choice = choose(expected_task(first, second, self.device.lanes), self.device)
+        task = expected_task(first, second, self.device.lanes)
+        choice = choose(task, self.device)
         lost = 0.0  # a depthwise convolution alone reads and writes row-major maps itself
         if first.inputs[0] in graph.inputs and choice.family.name == "depthwise_pointwise":
             lost += 4 * first.inputs[0].size / COPY_BYTES
@@ -102,6 +113,11 @@ class Judge:
         choice = dataclasses.replace(choice, cycles=choice.cycles + lost)
         if not choice.saved:
             self._refused[first] = (choice.family.name, choice.why_not)
+            return 0.0
+        measured = self.records and self.records.apart(task, self.device, self.exact)
+        if measured:
+            self._refused[first] = (choice.family.name, f"fusing with the next layer: {measured}")
+            return 0.0
         return choice.saved
 
     def refused(self, node: Node) -> tuple[tuple[str, str], ...]:
@@ -147,15 +163,45 @@ def choose(task: PairTask, device: Device) -> PairChoice:
     return PairChoice(family, knobs, cycles, apart(task, device), cached, tuple(refused))
 
 
+def choose_tuned(
+    task: PairTask, device: Device, records: RecordSource | None, exact: bool
+) -> PairChoice:
+    """What a record says of a pair that is to be fused, else what `choose` does.
+
+    Raises:
+        BuildError: no family takes the task.
+    """
+    choice = choose(task, device)
+    tuned = None if records is None else records.find_pair(task, device, exact)
+    if tuned is None:
+        return choice
+    return dataclasses.replace(choice, family=tuned.family, knobs=tuned.knobs, tuned=tuned.reason)
+
+
 def apart(task: PairTask, device: Device) -> float:
-    """Cycles of two kernels, the map between them in channel blocks with a halo."""
+    """Cycles of two kernels."""
+    return sum(_alone(half, device) for half in halves(task, device)) + overhead(device.cores)
+
+
+def halves(task: PairTask, device: Device) -> tuple[ConvTask, ConvTask]:
+    """The tasks of two kernels, the map between them in channel blocks with a halo."""
     channels, halo = task.second.conv.in_channels, task.second.conv.padding
     between = Layout(block_for(channels, device.lanes), halo)
-    halves = (
+    return (
         dataclasses.replace(task.first, out=between),
         dataclasses.replace(task.second, data=between),
     )
-    return sum(_alone(half, device) for half in halves) + overhead(device.cores)
+
+
+@functools.lru_cache(maxsize=256)
+def choose_apart(task: PairTask, device: Device) -> tuple[strategy.Choice, strategy.Choice]:
+    """The schedules of two kernels.
+
+    Raises:
+        BuildError: no family takes one of them.
+    """
+    first, second = halves(task, device)
+    return strategy.choose(first, device), strategy.choose(second, device)
 
 
 def _alone(task: ConvTask, device: Device) -> float:

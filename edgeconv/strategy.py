@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from edgeconv.errors import BuildError
 from edgeconv.schedules import FAMILIES, Family
 from edgeconv.schedules.common import Mismatch
+from edgeconv.schedules.pairs import PairFamily
 from edgeconv.targets import Device
-from edgeconv.workload import ConvTask
+from edgeconv.workload import ConvTask, PairTask
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,28 @@ class Tuned:
     reason: str
 
 
+@dataclass(frozen=True)
+class TunedPair:
+    """What a record says of two convolutions in one kernel; see `Tuned`."""
+
+    family: PairFamily
+    knobs: Any
+    reason: str
+
+
 class RecordSource(Protocol):
     """Where tuned knobs come from."""
 
     def find(self, task: ConvTask, device: Device, exact: bool) -> Tuned | None:
         """The record that holds for the task on `device.cores` threads; None if there is none."""
+
+    def find_pair(self, task: PairTask, device: Device, exact: bool) -> TunedPair | None:
+        """The same for a pair that is fused; None also where two kernels are faster."""
+
+    def apart(self, task: PairTask, device: Device, exact: bool) -> str | None:
+        """A sentence if two kernels were measured to be faster than one, whatever the layouts of
+        the task are; None if not, or if records for several layouts disagree.
+        """
 
 
 def refusal(

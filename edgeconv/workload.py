@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -355,6 +355,28 @@ class ConvTask:
     activation: Activation | None = None
     place: Place | None = None
 
+    @property
+    def convolutions(self) -> tuple[ConvTask, ...]:
+        """Itself; of a pair, both."""
+        return (self,)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run."""
+        return self.conv.macs
+
+    @property
+    def workload(self) -> str:
+        """In the shape grammar."""
+        return str(self.conv)
+
+    @property
+    def text(self) -> str:
+        """The workload, and what is fused behind it."""
+        extras = ["+residual"] * (self.residual is not None)
+        extras += [f"+{self.activation[0]}"] if self.activation else []
+        return " ".join([self.workload, *extras])
+
 
 @dataclass(frozen=True)
 class PairTask:
@@ -368,6 +390,31 @@ class PairTask:
 
     first: ConvTask
     second: ConvTask
+
+    @property
+    def convolutions(self) -> tuple[ConvTask, ...]:
+        """Both, in order."""
+        return (self.first, self.second)
+
+    @property
+    def workload(self) -> str:
+        """Both in the shape grammar."""
+        return f"{self.first.workload} then {self.second.workload}"
+
+    @property
+    def text(self) -> str:
+        """Both, and what is fused behind each."""
+        return f"{self.first.text} then {self.second.text}"
+
+    @property
+    def bare(self) -> PairTask:
+        """The same without layouts: what it is before they are chosen."""
+        plain = Layout(1)
+        residual = None if self.second.residual is None else plain
+        return PairTask(
+            replace(self.first, data=plain, out=plain),
+            replace(self.second, data=plain, out=plain, residual=residual),
+        )
 
     @property
     def macs(self) -> int:
@@ -384,3 +431,6 @@ class PairTask:
     def kind(self) -> str:
         """As in "pointwise + depthwise"."""
         return f"{self.first.conv.kind} + {self.second.conv.kind}"
+
+
+Task = ConvTask | PairTask

@@ -108,9 +108,16 @@ def _second(task: PairTask) -> ConvTask:
 
 def candidates(task: PairTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
-    for tile in product_tile.tiles(_second(task), device):
-        for in_tile in register_tiles(task.first.conv, device):
-            yield from _strips(task, device, tile, in_tile)
+    tiles, others = tile_pairs(task, device)
+    for tile in tiles:
+        for in_tile in others:
+            yield from strips(task, device, tile, in_tile)
+
+
+def tile_pairs(task: PairTask, device: Device) -> tuple[list[Tile], list[tuple[int, int, bool]]]:
+    """Register tiles of the pointwise and of the depthwise convolution; any two go together."""
+    tiles = list(product_tile.tiles(_second(task), device))
+    return tiles, list(register_tiles(task.first.conv, device))
 
 
 def default_knobs(task: PairTask, device: Device) -> Knobs:
@@ -127,11 +134,11 @@ def default_knobs(task: PairTask, device: Device) -> Knobs:
 
     tiles = sorted(product_tile.tiles(second, device), key=per_pixel)[:6]
     in_tiles = depthwise_blocks.best_tiles(task.first.conv, device)[:6]
-    settings = (k for t in tiles for i in in_tiles for k in _strips(task, device, t, i))
+    settings = (k for t in tiles for i in in_tiles for k in strips(task, device, t, i))
     return min(settings, key=cycles)
 
 
-def _strips(
+def strips(
     task: PairTask, device: Device, tile: Tile, in_tile: tuple[int, int, bool]
 ) -> Iterator[Knobs]:
     """Every number of output rows at once that fits the cache and occupies the cores."""

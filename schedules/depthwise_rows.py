@@ -141,9 +141,10 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         shuffled = operands if crosses else operands / space.vectors / 2
         loads = loads * 4 / 3 if space.sx > 1 else loads
     held = r * s if knobs.unroll_kw else r  # weights that wait in registers
-    spare = 6 if space.sx == 1 else 10  # loads, and the indices of shuffles
+    spare = 6 if space.sx == 1 else 12  # loads, and the indices of shuffles
     if knobs.rows * knobs.columns + held + spare > device.vector_registers:
-        loads += fmas / device.load_ports  # they are loaded for each product instead
+        # they are loaded for each product instead, and where rows are shuffled LLVM spills
+        loads += (1 if space.sx == 1 or knobs.scratch else 2) * fmas / device.load_ports
     busy = max((fmas + shuffled) / device.fma_ports, loads, latency)
     tiles = space.strips * space.row_tiles * space.column_tiles
     overhead = 8 + 2 * knobs.rows * knobs.columns + (0 if knobs.unroll_kw else 2 * s)

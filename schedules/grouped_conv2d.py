@@ -64,6 +64,11 @@ from edgeconv.workload import Conv2d, ConvTask
 
 BAND_SHARE = 0.25  # of it, for a band
 EXPOSED_READS = 0.5  # of the cycles of reading a map again; the others are hidden
+MOST_UNSPILT = 20  # accumulators; LLVM also keeps pixels and weights that several taps share
+SPILLS = 0.05  # of a tile's time, for every accumulator beyond
+PAGE = 4096  # bytes; of planes so far apart, the same pixels share one set of the L1 cache
+WAYS = 8  # and few of them stay there
+ALIASED = 1.2
 SPREAD = 8  # units of work for each core
 FETCH_CYCLES = 600  # from memory, at most
 FARTHEST = 3  # tiles ahead; shorter tiles have no time for it
@@ -254,6 +259,10 @@ def tile_cycles(task: ConvTask, knobs: Knobs, device: Device) -> float:
     cycles = steps * step
     if weights > device.l1d_kib * 1024 // 2:
         cycles = max(cycles, weights / L2_BYTES_PER_CYCLE)
+    if device.memory_operands and knobs.unroll_kw and conv.kernel_size[1] > 1:
+        cycles *= 1 + SPILLS * max(0, pixels * knobs.vectors - MOST_UNSPILT)
+    if task.data.block == 1 and space.window > WAYS and conv.height * conv.width * 4 % PAGE == 0:
+        cycles *= ALIASED
     overhead: float = 12 + 2 * pixels * knobs.vectors
     if knobs.vectors > 1 and 2 * pixels * knobs.vectors <= device.vector_registers:
         overhead *= EXPOSED

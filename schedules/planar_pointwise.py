@@ -47,7 +47,7 @@ from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 
 NCHW = Layout(1)
-L3_BYTES_PER_CYCLE = 8  # sustained beside multiply-adds
+L3_BYTES_PER_CYCLE = 60  # of weights that all pixels of a tile share: nearly hidden
 PANEL_BYTES_PER_CYCLE = 24  # that are copied
 MAP_BYTES_PER_CYCLE = 16  # from behind L2, prefetched
 ENDS = 0.6  # cycles an accumulator's start and store cost beside other tiles

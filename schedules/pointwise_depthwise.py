@@ -126,9 +126,16 @@ def _first(task: PairTask) -> ConvTask:
 
 def candidates(task: PairTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
-    for tile in product_tile.tiles(_first(task), device):
-        for out_tile in register_tiles(task.second.conv, device):
-            yield from _strips(task, device, tile, out_tile)
+    tiles, others = tile_pairs(task, device)
+    for tile in tiles:
+        for out_tile in others:
+            yield from strips(task, device, tile, out_tile)
+
+
+def tile_pairs(task: PairTask, device: Device) -> tuple[list[Tile], list[tuple[int, int, bool]]]:
+    """Register tiles of the pointwise and of the depthwise convolution; any two go together."""
+    tiles = list(product_tile.tiles(_first(task), device))
+    return tiles, list(register_tiles(task.second.conv, device))
 
 
 def default_knobs(task: PairTask, device: Device) -> Knobs:
@@ -150,7 +157,7 @@ def default_knobs(task: PairTask, device: Device) -> Knobs:
         for found in ranked
         for _, tile in found
         for out_tile in out_tiles
-        for knobs in _strips(task, device, tile, out_tile)
+        for knobs in strips(task, device, tile, out_tile)
     )
     return min(settings, key=cycles)
 
@@ -161,7 +168,7 @@ def _waste(task: PairTask, tile: Tile) -> float:
     return ceil_div(width, tile.columns) * tile.columns / width
 
 
-def _strips(
+def strips(
     task: PairTask, device: Device, tile: Tile, out_tile: tuple[int, int, bool]
 ) -> Iterator[Knobs]:
     """Every number of output rows at once, and cut for the cores."""

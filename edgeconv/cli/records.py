@@ -166,15 +166,22 @@ def export(
 def prune(into: Own = None, as_json: Json = False) -> None:
     """Remove what is no longer used: damaged lines, superseded records, those of other versions."""
     from edgeconv.tuning import lines, records
+    from edgeconv.tuning.families import SCHEDULES
 
     folder = records.user_folder() if into is None else into
     if into is not None:
         _require([into])
+    if folder.exists() and not folder.is_dir():
+        raise EdgeconvError(f"{folder} is not a folder")
     contents = {}
     for path in records.files_in(folder):
-        contents[path], problem = lines.read_lines(path)
+        known, problem = lines.read_lines(path)
         if problem is not None:
             raise EdgeconvError(f"{path}: {problem}")
+        if known and path.stem not in SCHEDULES and not records.parse(path, known)[0]:
+            out.message("warning", f"{path} holds no record and has no schedule's name: left alone")
+        else:
+            contents[path] = known
     stored = [s for path, known in contents.items() for s in records.parse(path, known)[0]]
     kept = [s for s in records.newest(stored) if records.is_current(s.record)]
     before = after = 0
@@ -241,7 +248,7 @@ def _table(stored: list[Stored]) -> None:
     for item in stored:
         r = item.record
         state = "superseded" if id(item) not in used else "yes"
-        row = [r.folder, r.threads, r.task.conv, r.family, _knobs(r.to_json()["knobs"])]
+        row = [r.folder, r.threads, r.task.workload, r.family, _knobs(r.to_json()["knobs"])]
         row += [f"{r.median_us:,.1f}", f"{r.speedup:.2f}", r.trials, r.date[:10]]
         rows.append([*row, state if records.is_current(r) else "other version"])
     out.table(columns, rows)

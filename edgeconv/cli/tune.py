@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edgeconv.targets import Device
     from edgeconv.tuning.tuner import Tuner
 
+_LONGEST_S = 10**8  # three years
 _BUDGET = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 
 Budget = Annotated[
@@ -62,7 +63,10 @@ Tasks = Annotated[
         show_default=False,
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of what is drawn.")]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", min=0, max=2**31 - 1, metavar="N", help="Of what is drawn."),
+]
 Again = Annotated[bool, typer.Option("--again", help="Also tasks that have records already.")]
 ReportFile = Annotated[
     Path | None,
@@ -131,8 +135,8 @@ def command(
     """Search better knobs by measuring; compile uses them.
 
     Candidates of every schedule that can take a layer are compiled, checked and timed, the default
-    first. The fastest become records, which `edgeconv compile` uses from then on. A command that
-    was stopped goes on when it is given again.
+    first; layers fused in one kernel also as two. The fastest become records, which
+    `edgeconv compile` uses from then on. A command that was stopped goes on when it is given again.
 
     \b
     Example:
@@ -150,14 +154,16 @@ def command(
 
         place = _place(target, threads, device or [], timeout, report)
     options = Options(trials, seconds, early_stop, seed, exact, tuple(tasks or ()), again)
-    with watching(quiet or verbose) as watch:
-        tuner = _tuner(model, place, options, shapes, records, timeout, lock)
-        tuner.watch = watch
-        try:
+    tuner = _tuner(model, place, options, shapes, records, timeout, lock)
+    try:
+        for fault in tuner.faults:
+            out.message("warning", fault)
+        with watching(quiet or verbose) as watch:
+            tuner.watch = watch
             found = _tune(tuner, model, place, shapes)
-        finally:
-            tuner.runner.close()
-            tuner.close()
+    finally:
+        tuner.runner.close()
+        tuner.close()
     from edgeconv.tuning.page import network_text
     from edgeconv.tuning.page import page as as_page
 
@@ -317,7 +323,7 @@ def parse_budget(text: str) -> float | None:
     match = _BUDGET.fullmatch(text)
     parts = [int(g or 0) for g in match.groups()] if match and text else [0]
     seconds = sum(n * unit for n, unit in zip(parts, (3600, 60, 1), strict=False))
-    if not seconds:
+    if not 0 < seconds <= _LONGEST_S:
         raise typer.BadParameter(
             f"'{text}' is no time; 30m, 90s, 1h30m, or none", param_hint="'--budget'"
         )

@@ -22,7 +22,7 @@ from edgeconv.runtime import threads
 from edgeconv.targets import Device
 from edgeconv.tuning import kernels, numbers
 from edgeconv.tuning.candidates import Candidate
-from edgeconv.workload import ConvTask
+from edgeconv.workload import Task
 
 if TYPE_CHECKING:
     from edgeconv.tuning.network import Timed
@@ -91,9 +91,14 @@ class Session:
         """A flat copy of a tensor."""
         return np.asarray(tensor.numpy())
 
-    def timer(self, module: Any, symbol: str, arguments: Sequence[Any]) -> Callable[[int], float]:
-        """What runs a function so many times and returns the seconds; see `kernels.symbol`."""
-        function, before, after = module[symbol], arguments[:-3], arguments[-3:]
+    def timer(
+        self, module: Any, symbol: str, before: Sequence[Any], after: Sequence[int]
+    ) -> Callable[[int], float]:
+        """What runs a function so many times and returns the seconds; see `kernels.symbol`.
+
+        Its arguments are arrays `before` the number of calls, and whole numbers `after` it.
+        """
+        function = module[symbol]
 
         def run(calls: int) -> float:
             begin = time.perf_counter()
@@ -135,7 +140,7 @@ class _Kernel:
     """A candidate that is loaded."""
 
     def __init__(
-        self, candidate: Candidate, module: Any, index: int, task: ConvTask, device: Device
+        self, candidate: Candidate, module: Any, index: int, task: Task, device: Device
     ) -> None:
         self.candidate, self.module, self.symbol = candidate, module, kernels.symbol(index)
         self.task, self.device = task, device
@@ -146,11 +151,10 @@ class _Kernel:
 
     def prepare(self, arrays: Sequence[Any], given: numbers.Numbers, session: Session) -> None:
         """Bind it to arrays, and pack its weights."""
-        blob, copies, stride, bias = kernels.constants(
-            self.task, self.device, self.candidate, given.weight, given.bias
-        )
-        arguments = [*arrays, session.tensor(blob), copies, stride, bias]
-        self.time = session.timer(self.module, self.symbol, arguments)
+        parts = kernels.packed(self.task, self.device, self.candidate, given.weights, given.biases)
+        blob, places = kernels.constants(self.device, parts)
+        before = [*arrays, session.tensor(blob)]
+        self.time = session.timer(self.module, self.symbol, before, places)
 
     def block(self, seconds: float) -> float:
         """Microseconds of a run in a block of about `seconds`."""
@@ -160,7 +164,7 @@ class _Kernel:
 
 
 def measure(
-    task: ConvTask,
+    task: Task,
     device: Device,
     libraries: Sequence[Library],
     plan: Plan,
@@ -178,6 +182,8 @@ def measure(
     blank = np.full_like(given.out, numbers.UNTOUCHED)
     out = here.tensor(blank)
     inputs = [here.tensor(a) for a in (given.data, given.residual) if a is not None]
+    if (between := kernels.shapes(task, device).get("between")) is not None:
+        inputs.append(here.tensor(np.zeros(between, np.float32)))
     loaded = []
     for library, candidates in libraries:
         module = here.load(library, device)

@@ -1,4 +1,8 @@
-"""The space of a task: every family that takes it, every legal setting of each, default first."""
+"""The space of a task: every family that takes it, every legal setting of each, default first.
+
+Two convolutions in one kernel have too many settings; of theirs it is those worth measuring, and
+two kernels, as a schedule like any other.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from edgeconv import strategy
-from edgeconv.schedules import FAMILIES, Family, family
+from edgeconv import fusion, strategy
+from edgeconv.schedules import FAMILIES
+from edgeconv.schedules.pairs import PAIRS
 from edgeconv.targets import Device
-from edgeconv.workload import ConvTask
+from edgeconv.tuning.families import SCHEDULES, TWO_KERNELS, NoKnobs, Schedule
+from edgeconv.workload import PairTask, Task
 
 
 @dataclass(frozen=True)
@@ -20,9 +26,14 @@ class Candidate:
     knobs: Any
 
     @property
-    def of(self) -> Family:
+    def of(self) -> Schedule:
         """The family."""
-        return family(self.family)
+        return SCHEDULES[self.family]
+
+    def estimate(self, task: Task, device: Device) -> float:
+        """Estimated cycles."""
+        schedule: Any = self.of
+        return float(schedule.estimate(task, self.knobs, device))
 
     @property
     def values(self) -> dict[str, Any]:
@@ -33,15 +44,25 @@ class Candidate:
         return " ".join([self.family, *(f"{k}={v}" for k, v in self.values.items())])
 
 
-def default(task: ConvTask, device: Device, *, exact: bool) -> Candidate:
+def default(task: Task, device: Device, *, exact: bool) -> Candidate:
     """What the strategy takes without a record."""
+    if isinstance(task, PairTask):
+        pair = fusion.choose(task, device)
+        return Candidate(pair.family.name, pair.knobs)
     choice = strategy.choose(task, device, exact=exact)
     return Candidate(choice.family.name, choice.knobs)
 
 
-def space(task: ConvTask, device: Device, *, exact: bool) -> list[Candidate]:
+def space(task: Task, device: Device, *, exact: bool) -> list[Candidate]:
     """Every candidate once; the strategy's default is the first."""
     found = [default(task, device, exact=exact)]
+    if isinstance(task, PairTask):
+        if TWO_KERNELS.supports(task, device) is None:
+            found.append(Candidate(TWO_KERNELS.name, NoKnobs()))
+        for pair in PAIRS:
+            if pair.supports(task, device) is None:
+                found += (Candidate(pair.name, k) for k in pair.promising(task, device))
+        return list(dict.fromkeys(found))
     for each in FAMILIES:
         if strategy.refusal(each, task, device, exact=exact) is None:
             found += (Candidate(each.name, k) for k in each.candidates(task, device))

@@ -9,37 +9,45 @@ from typing import Any
 
 import numpy as np
 
-from edgeconv.schedules import FAMILIES
 from edgeconv.schedules.common import ceil_div
 from edgeconv.targets import Device
 from edgeconv.tuning.candidates import Candidate
-from edgeconv.workload import ConvTask
+from edgeconv.tuning.families import SCHEDULES
+from edgeconv.workload import ConvTask, PairTask, Task
 
-_NAMES = [f.name for f in FAMILIES]
-KNOBS = sorted({field.name for f in FAMILIES for field in dataclasses.fields(f.knobs)})
+_NAMES = list(SCHEDULES)
+KNOBS = sorted({field.name for f in SCHEDULES.values() for field in dataclasses.fields(f.knobs)})
 _TASK = 12
 _DERIVED = 7
 COLUMNS = 1 + len(_NAMES) + len(KNOBS) + _DERIVED + _TASK
 
 
-def features(task: ConvTask, device: Device, candidates: Sequence[Candidate]) -> np.ndarray:
+def features(task: Task, device: Device, candidates: Sequence[Candidate]) -> np.ndarray:
     """[candidate, column] of float32; NaN where a family has no such knob. The first candidate is
     the default, and column 0 the logarithm of the estimate over its own.
     """
-    about = _about_task(task, device)
+    main = _main(task)
+    about = _about_task(main, device)
     rows = np.full((len(candidates), COLUMNS), np.nan, np.float32)
     reference = 1.0
     for number, candidate in enumerate(candidates):
-        cycles = max(candidate.of.estimate(task, candidate.knobs, device), 1.0)
+        cycles = max(candidate.estimate(task, device), 1.0)
         if number == 0:
             reference = cycles
         values = candidate.values
         row = [math.log(cycles / reference)]
         row += [float(candidate.family == name) for name in _NAMES]
         row += [float(values.get(name, math.nan)) for name in KNOBS]
-        row += _derived(task, values)
+        row += _derived(main, values)
         rows[number] = row + about
     return rows
+
+
+def _main(task: Task) -> ConvTask:
+    """Of two convolutions the pointwise one, which most of the work and the first tile are of."""
+    if isinstance(task, PairTask):
+        return next((c for c in task.convolutions if c.conv.is_pointwise), task.first)
+    return task
 
 
 def _derived(task: ConvTask, values: dict[str, Any]) -> list[float]:

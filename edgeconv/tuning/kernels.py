@@ -6,7 +6,11 @@ weights are as cold as in a network: a call goes from copy to copy of them, twic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,14 +18,99 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from edgeconv import codegen, linking, memory
+from edgeconv import codegen, fusion, linking, memory
 from edgeconv.errors import BuildError
+from edgeconv.schedules.pairs import PairFamily
 from edgeconv.targets import Device
 from edgeconv.tuning import numbers
 from edgeconv.tuning.candidates import Candidate
-from edgeconv.workload import ConvTask
+from edgeconv.tuning.families import TwoKernels
+from edgeconv.workload import ConvTask, PairTask, Task
 
 MOST_COPIES = 256
+
+
+@dataclass(frozen=True)
+class Step:
+    """A kernel of a candidate.
+
+    Attributes:
+        build: makes it.
+        operands: names of arrays (see `shapes`), and numbers of constants (see `packed`).
+    """
+
+    build: Callable[[], tirx.PrimFunc]
+    operands: tuple[str | int, ...]
+
+
+def steps(task: Task, device: Device, candidate: Candidate) -> list[Step]:
+    """The kernels of a candidate, in order: one, or of a pair that is not fused, two."""
+    schedule: Any = candidate.of
+    if not isinstance(candidate.of, TwoKernels):
+        build = functools.partial(schedule.build, task, candidate.knobs, device)
+        return [Step(build, _operands(task, "data", 0, "out"))]
+    assert isinstance(task, PairTask)
+    found, places = [], (("data", "between"), ("between", "out"))
+    count = 0
+    for half, choice, (data, out) in zip(
+        fusion.halves(task, device), fusion.choose_apart(task, device), places, strict=True
+    ):
+        build = functools.partial(choice.family.build, half, choice.knobs, device)
+        found.append(Step(build, _operands(half, data, count, out)))
+        count += 1 + half.bias
+    return found
+
+
+def _operands(task: Task, data: str, first: int, out: str) -> tuple[str | int, ...]:
+    """Of one kernel, whose constants are numbered from `first`."""
+    count = sum(1 + half.bias for half in task.convolutions)
+    residual = ["residual"] * (task.convolutions[-1].residual is not None)
+    return (data, *range(first, first + count), *residual, out)
+
+
+def packed(
+    task: Task,
+    device: Device,
+    candidate: Candidate,
+    weights: Sequence[np.ndarray],
+    biases: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+    """Weights and bias of each convolution, as the candidate's kernels read them."""
+    knobs = candidate.knobs
+    halves: Sequence[tuple[ConvTask, Any, Any]]
+    if isinstance(task, ConvTask):
+        halves = [(task, candidate.of, knobs)]
+    elif isinstance(candidate.of, PairFamily):
+        given = [
+            b if half.bias else None for half, b in zip(task.convolutions, biases, strict=True)
+        ]
+        return candidate.of.pack(task, knobs, weights, given)
+    else:
+        choices = fusion.choose_apart(task, device)
+        pairs = zip(fusion.halves(task, device), choices, strict=True)
+        halves = [(half, choice.family, choice.knobs) for half, choice in pairs]
+    found = []
+    for (half, family, own), weight, bias in zip(halves, weights, biases, strict=True):
+        found.append(family.pack_weights(half, own, weight))
+        if half.bias:
+            found.append(family.pack_bias(half, own, bias))
+    return found
+
+
+def shapes(task: Task, device: Device) -> dict[str, tuple[int, ...]]:
+    """The arrays that kernels of a task are called with, constants aside, in order; `between` is
+    the map that a pair that is not fused has in memory.
+    """
+    first, last = task.convolutions[0], task.convolutions[-1]
+    conv, whole = first.conv, numbers.map_shape(last)
+    images = (conv.in_images, conv.in_channels, conv.height, conv.width)
+    found = {"data": first.data.buffer_shape(images)}
+    if last.residual is not None:
+        found["residual"] = last.residual.buffer_shape(whole)
+    if isinstance(task, PairTask):
+        between = fusion.halves(task, device)[0].out
+        found["between"] = between.buffer_shape(conv.output_shape)
+    return {**found, "out": last.out.buffer_shape(whole)}
 
 
 def symbol(index: int) -> str:
@@ -29,7 +118,7 @@ def symbol(index: int) -> str:
     return f"run{index}"
 
 
-def build_library(task: ConvTask, device: Device, candidates: Sequence[Candidate]) -> bytes:
+def build_library(task: Task, device: Device, candidates: Sequence[Candidate]) -> bytes:
     """A shared library with a function for each candidate, in order.
 
     Raises:
@@ -40,16 +129,18 @@ def build_library(task: ConvTask, device: Device, candidates: Sequence[Candidate
         raise BuildError(linking.no_linker(device))
     functions = {}
     for index, candidate in enumerate(candidates):
-        kernel = candidate.of.build(task, candidate.knobs, device)
-        name = f"kernel{index}"
-        functions[name] = codegen.with_pointer_parameters(kernel, name)
-        functions[symbol(index)] = _entry(task, symbol(index), name)
+        calls = []
+        for number, step in enumerate(steps(task, device, candidate)):
+            name = f"kernel{index}_{number}"
+            functions[name] = codegen.with_pointer_parameters(step.build(), name)
+            calls.append((name, step.operands))
+        functions[symbol(index)] = _entry(task, device, symbol(index), calls)
     library = codegen.build(functions, device.tvm_target(device.cores))
     return linking.link(linking.object_code(library), linker, device.arch)
 
 
 def build_each(
-    task: ConvTask, device: Device, candidates: Sequence[Candidate]
+    task: Task, device: Device, candidates: Sequence[Candidate]
 ) -> list[tuple[bytes, list[int]] | str]:
     """Libraries with the numbers of their candidates; for a candidate that fails, the reason.
 
@@ -67,50 +158,48 @@ def build_each(
     return found
 
 
-def _entry(task: ConvTask, name: str, kernel: str) -> tirx.PrimFunc:
-    """`name(data, [residual], out, constants, calls, copies, stride, bias)`: `calls` runs.
+def _entry(
+    task: Task, device: Device, name: str, kernels: Sequence[tuple[str, Sequence[str | int]]]
+) -> tirx.PrimFunc:
+    """`name(arrays…, constants, calls, copies, stride, offsets…)`: `calls` runs of the kernels.
 
-    `constants` holds `copies` times weights and bias, `stride` bytes apart, the bias `bias` bytes
-    behind the weights.
+    `constants` holds `copies` times all weights and biases, `stride` bytes apart; those but the
+    first begin at `offsets`.
     """
-    conv = task.conv
-    shape = (conv.in_images, conv.in_channels, conv.height, conv.width)
-    sizes = {"data": task.data.elements(shape)}
-    if task.residual is not None:
-        sizes["residual"] = task.residual.elements(numbers.map_shape(task))
-    sizes["out"] = task.out.elements(numbers.map_shape(task))
+    count = sum(1 + half.bias for half in task.convolutions)
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)
         T.func_attr({"tirx.noalias": True})
-        arrays = {k: T.arg(k, tirx.decl_buffer((n,), "float32", name=k)) for k, n in sizes.items()}
+        arrays = {
+            k: T.arg(k, tirx.decl_buffer((math.prod(shape),), "float32", name=k))
+            for k, shape in shapes(task, device).items()
+        }
         length = tirx.Var("length", "int32")
         constants = T.arg("constants", tirx.decl_buffer((length,), "uint8", name="constants"))
-        calls, copies, stride, bias = (
-            T.arg(k, tirx.Var(k, "int32")) for k in ("calls", "copies", "stride", "bias")
-        )
+        names = ["calls", "copies", "stride", *(f"offset{i}" for i in range(1, count))]
+        calls, copies, stride, *offsets = (T.arg(k, tirx.Var(k, "int32")) for k in names)
         with T.serial(calls) as call:
             at = tirx.floormod(call, copies) * stride
-            operands: list[Any] = [arrays["data"].data, tirx.address_of(constants[at])]
-            if task.bias:
-                operands.append(tirx.address_of(constants[at + bias]))
-            operands += [arrays[k].data for k in ("residual", "out") if k in arrays]
-            T.evaluate(tirx.call_cpacked(kernel, *operands))
+            places = [at, *(at + offset for offset in offsets)]
+            for kernel, operands in kernels:
+                given = [
+                    arrays[o].data if isinstance(o, str) else tirx.address_of(constants[places[o]])
+                    for o in operands
+                ]
+                T.evaluate(tirx.call_cpacked(kernel, *given))
     return builder.get()
 
 
-def constants(
-    task: ConvTask, device: Device, candidate: Candidate, weight: np.ndarray, bias: np.ndarray
-) -> tuple[np.ndarray, int, int, int]:
-    """(copies of packed weights and bias, their number, stride and offset of the bias in bytes)."""
-    parts = [candidate.of.pack_weights(task, candidate.knobs, weight)]
-    if task.bias:
-        parts.append(candidate.of.pack_bias(task, candidate.knobs, bias))
+def constants(device: Device, parts: Sequence[np.ndarray]) -> tuple[np.ndarray, list[int]]:
+    """Copies of packed constants one behind the other; and their number, the bytes from one to the
+    next, and where in each the constants but the first begin.
+    """
     raw = [np.ascontiguousarray(p, np.float32).reshape(-1).view(np.uint8) for p in parts]
-    offset = memory.aligned(raw[0].size)
-    stride = sum(memory.aligned(p.size) for p in raw)
+    ends = list(itertools.accumulate(memory.aligned(p.size) for p in raw))
+    stride, offsets = ends[-1], [0, *ends[:-1]]
     copies = max(1, min(MOST_COPIES, -(-2 * device.l2_kib * 1024 // max(stride, 1))))
     blob = memory.aligned_bytes(copies * stride, zero=True)
     for copy in range(copies):
-        for start, part in zip((0, offset), raw, strict=False):
+        for start, part in zip(offsets, raw, strict=True):
             blob[copy * stride + start : copy * stride + start + part.size] = part
-    return blob, copies, stride, offset
+    return blob, [copies, stride, *offsets[1:]]

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeconv import codegen, schedules
-from edgeconv.schedules import Family
+from edgeconv.schedules import FAMILIES
+from edgeconv.schedules.pairs import PAIRS
 from edgeconv.targets import Device
-from edgeconv.workload import ConvTask
+from edgeconv.tuning.families import Schedule, TwoKernels
+from edgeconv.workload import ConvTask, PairTask, Task
 
 DIGEST = 16  # hexadecimal digits
 _NOT_OF_THE_CPU = ("name", "description", "cores", "ghz")
@@ -38,7 +40,7 @@ def digest(data: object) -> str:
     return hashlib.sha256(canonical(data).encode()).hexdigest()[:DIGEST]
 
 
-def task_json(task: ConvTask) -> dict[str, Any]:
+def task_json(task: Task) -> dict[str, Any]:
     """A task as JSON types; fields that hold their default are left out."""
     return _plain(task)
 
@@ -56,14 +58,14 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def task_from_json(data: Mapping[str, Any]) -> ConvTask:
+def task_from_json(data: Mapping[str, Any]) -> Task:
     """The inverse of `task_json`.
 
     Raises:
         KeyError, TypeError, ValueError: it is no task.
     """
-    task = _decoded(ConvTask, data)
-    if not isinstance(task, ConvTask) or task_json(task) != data:
+    task: Task = _decoded(PairTask if "first" in data else ConvTask, data)
+    if task_json(task) != data:
         raise ValueError("a task with fields that mean nothing")
     return task
 
@@ -85,7 +87,7 @@ def _decoded(hint: Any, value: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=4096)
-def task_digest(task: ConvTask) -> str:
+def task_digest(task: Task) -> str:
     """A short hash of a task."""
     return digest(task_json(task))
 
@@ -111,10 +113,13 @@ def folder_of(device: Device) -> str:
 
 
 @functools.cache
-def source_hash(family: Family) -> str:
+def source_hash(family: Schedule) -> str:
     """A hash of the code a family's kernels are made by: its module, the schedule modules that one
-    imports, and code generation; without comments and docstrings.
+    imports, and code generation; without comments and docstrings. Of two kernels, that of all
+    families: each kernel may be of any, and what was not faster is of another.
     """
+    if isinstance(family, TwoKernels):
+        return digest([source_hash(f) for f in (*FAMILIES, *PAIRS)])
     folder = Path(schedules.__file__).parent
     wanted, found = [family.compute.__module__.rpartition(".")[2]], set[str]()
     while wanted:

@@ -6,7 +6,7 @@ the definition must be right to the last bit. Winograd's is allowed a bound inst
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tvm
@@ -15,7 +15,7 @@ from tvm import te
 from edgeconv.layout import Layout
 from edgeconv.operators import registry
 from edgeconv.runtime.buffers import aligned
-from edgeconv.workload import Activation, Conv2d, ConvTask
+from edgeconv.workload import Activation, Conv2d, ConvTask, Task
 
 UNTOUCHED = np.float32(-12345)  # what output buffers hold before
 PADDING_LANE = np.float32(999)  # what padding lanes of inputs hold: any finite value must do
@@ -31,46 +31,90 @@ class Numbers:
     Attributes:
         data, residual, out: buffers in the task's layouts; `out` as it must be afterwards, with
             `UNTOUCHED` wherever a kernel must not write.
-        weight, bias: OIHW and [K], for the family to pack.
+        weights, biases: OIHW and [K] of each convolution, for the family to pack; of depthwise
+            branches [C, taps] and [branches · C].
     """
 
     data: np.ndarray
-    weight: np.ndarray
-    bias: np.ndarray
+    weights: tuple[np.ndarray, ...]
+    biases: tuple[np.ndarray, ...]
     residual: np.ndarray | None
     out: np.ndarray
 
 
-def whole_numbers(task: ConvTask, seed: int = 0) -> Numbers:
+def whole_numbers(task: Task, seed: int = 0) -> Numbers:
     """Seeded whole numbers from −4 to 4, and the exact result of the task."""
-    conv, rng = task.conv, np.random.default_rng(seed)
-
-    def draw(*shape: int) -> np.ndarray:
-        return rng.integers(-4, 5, shape).astype(np.float32)
-
-    x = draw(conv.in_images, conv.in_channels, conv.height, conv.width)
-    rows = conv.tap_rows
-    weight = draw(conv.out_channels, conv.in_channels_per_group, rows, conv.kernel_size[1])
-    if conv.clusters is not None:
-        weight *= conv.clusters.reads()[:, :, None, None]
-    bias = draw(conv.out_channels)
-    value = convolution(conv, x, weight)
-    if task.bias:
-        value = value + bias.reshape(1, -1, 1, 1)
-    images, pixels = written(task)
-    residual = None
-    if task.residual is not None:
-        whole = draw(*map_shape(task))
-        residual = stored(whole, task.residual, PADDING_LANE)
-        value = value + whole[images][:, :, pixels[0], pixels[1]]
-    if task.activation is not None:
-        value = activated(value, task.activation)
-    wanted = np.full(map_shape(task), UNTOUCHED)
+    rng = np.random.default_rng(seed)
+    first, last = task.convolutions[0], task.convolutions[-1]
+    conv = first.conv
+    x = _draw(rng, conv.in_images, conv.in_channels, conv.height, conv.width)
+    value, weights, biases = x, [], []
+    whole = None
+    for each in task.convolutions:
+        weights.append(_weight(rng, each.conv))
+        biases.append(_draw(rng, _filters(each.conv)))
+        value = _sums(each, value, weights[-1], biases[-1])
+        if each.residual is not None:
+            whole = _draw(rng, *map_shape(each))
+            images, pixels = written(each)
+            value = value + whole[images][:, :, pixels[0], pixels[1]]
+        if each.activation is not None:
+            value = activated(value, each.activation)
+    images, pixels = written(last)
+    wanted = np.full(map_shape(last), UNTOUCHED)
     inside = wanted[images]
     inside[:, :, pixels[0], pixels[1]] = value
     wanted[images] = inside
-    out = stored(wanted, task.out, UNTOUCHED, rim=UNTOUCHED)
-    return Numbers(stored(x, task.data, PADDING_LANE), weight, bias, residual, out)
+    out = stored(wanted, last.out, UNTOUCHED, rim=UNTOUCHED)
+    residual = None
+    if whole is not None and last.residual is not None:
+        residual = stored(whole, last.residual, PADDING_LANE)
+    data = stored(x, first.data, PADDING_LANE)
+    return Numbers(data, tuple(weights), tuple(biases), residual, out)
+
+
+def _draw(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.integers(-4, 5, shape).astype(np.float32)
+
+
+def _weight(rng: np.random.Generator, conv: Conv2d) -> np.ndarray:
+    """OIHW, zeros where clusters read nothing; of depthwise branches [C, taps]."""
+    if conv.branches is not None:
+        return _draw(rng, conv.in_channels, conv.branches.taps)
+    shape = (conv.out_channels, conv.in_channels_per_group, conv.tap_rows, conv.kernel_size[1])
+    weight = _draw(rng, *shape)
+    if conv.clusters is not None:
+        weight *= conv.clusters.reads()[:, :, None, None]
+    return weight
+
+
+def _filters(conv: Conv2d) -> int:
+    """Output channels; of depthwise branches those of all, added up or not."""
+    count = 0 if conv.branches is None else len(conv.branches.members)
+    return count * conv.in_channels or conv.out_channels
+
+
+def _sums(task: ConvTask, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """The convolution and its bias; of depthwise branches, with the activation of each."""
+    conv = task.conv
+    if conv.branches is None:
+        value = convolution(conv, x, weight)
+        return value + bias.reshape(1, -1, 1, 1) if task.bias else value
+    made, start = [], 0
+    for number, branch in enumerate(conv.branches.members):
+        window = np.zeros((conv.in_channels, 1, *conv.kernel_size), np.float32)
+        end = start + len(branch.taps)
+        for (row, column), values in zip(branch.taps, weight[:, start:end].T, strict=True):
+            window[:, 0, row, column] = values
+        filters = replace(conv, out_channels=conv.in_channels, branches=None)
+        value = convolution(filters, x, window)
+        if task.bias:
+            value = value + bias.reshape(-1, conv.in_channels, 1, 1)[number]
+        made.append(value if branch.activation is None else activated(value, branch.activation))
+        start = end
+    if conv.branches.concat:
+        return np.concatenate(made, axis=1)
+    return np.asarray(sum(made))
 
 
 def map_shape(task: ConvTask) -> tuple[int, int, int, int]:
@@ -123,6 +167,8 @@ def _images(conv: Conv2d, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     (down, across), (high, wide) = conv.stride, conv.dilation
     for kh in range(weight.shape[2]):
         for kw in range(weight.shape[3]):
+            if not kernels[..., kh, kw].any():
+                continue
             rows = slice(kh * high, kh * high + (height - 1) * down + 1, down)
             columns = slice(kw * wide, kw * wide + (width - 1) * across + 1, across)
             tap = x[:, :, rows, columns].reshape(n, groups, -1, height * width)
@@ -164,13 +210,14 @@ def stored(
     return buffer
 
 
-def fault(task: ConvTask, wanted: np.ndarray, got: np.ndarray, exact: bool) -> str | None:
+def fault(task: Task, wanted: np.ndarray, got: np.ndarray, exact: bool) -> str | None:
     """What is wrong with an output buffer; None if it is right.
 
     Padding lanes of the channels may hold anything.
     """
-    block = task.out.block
-    used = np.arange(wanted.shape[1] * block).reshape(-1, block) < task.conv.out_channels
+    last = task.convolutions[-1]
+    block = last.out.block
+    used = np.arange(wanted.shape[1] * block).reshape(-1, block) < last.conv.out_channels
     mask = np.broadcast_to(used[None, :, None, None, :], wanted.shape)
     foreign = mask & (wanted == UNTOUCHED)
     if (got[foreign] != UNTOUCHED).any():
@@ -185,9 +232,12 @@ def fault(task: ConvTask, wanted: np.ndarray, got: np.ndarray, exact: bool) -> s
     return f"wrong result: off by {error:.3g} where the largest value is {scale:.3g}"
 
 
-def allowed(task: ConvTask, exact: bool) -> float:
+def allowed(task: Task, exact: bool) -> float:
     """Largest error of a right kernel, relative to the largest output."""
     if not exact:
         return INEXACT
-    rounds = task.activation is not None and task.activation[0] not in _EXACT_ACTIVATIONS
-    return ROUNDED if rounds else 0.0
+    applied = [each.activation for each in task.convolutions]
+    for each in task.convolutions:
+        applied += [b.activation for b in each.conv.branches.members] if each.conv.branches else []
+    names = {activation[0] for activation in applied if activation is not None}
+    return 0.0 if names <= set(_EXACT_ACTIVATIONS) else ROUNDED

@@ -13,9 +13,11 @@ from edgeconv import build
 from edgeconv.errors import EdgeconvError
 from edgeconv.graph.ir import Graph
 from edgeconv.schedules import FAMILIES
+from edgeconv.schedules.pairs import PAIRS
 from edgeconv.targets import Device
 from edgeconv.tuning import keys
-from edgeconv.workload import ConvTask
+from edgeconv.tuning.families import Schedule
+from edgeconv.workload import PairTask, Task
 
 TRIALS, EARLY_STOP, BATCH = 200, 64, 16
 
@@ -45,7 +47,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Item:
-    """A distinct convolution of the network.
+    """A distinct convolution of the network, or two as one kernel.
 
     Attributes:
         number: in the order of the network, from 1.
@@ -54,7 +56,7 @@ class Item:
     """
 
     number: int
-    task: ConvTask
+    task: Task
     layers: tuple[str, ...]
 
     @property
@@ -66,9 +68,7 @@ class Item:
     @property
     def workload(self) -> str:
         """In the shape grammar, with what is fused."""
-        text = str(self.task.conv)
-        text += " +residual" * (self.task.residual is not None)
-        return text + (f" +{self.task.activation[0]}" if self.task.activation else "")
+        return self.task.text
 
 
 def items(graph: Graph, device: Device, threads: int) -> list[Item]:
@@ -77,7 +77,7 @@ def items(graph: Graph, device: Device, threads: int) -> list[Item]:
     Raises:
         EdgeconvError: it has none.
     """
-    found: dict[ConvTask, list[str]] = {}
+    found: dict[Task, list[str]] = {}
     for layer, task in build.conv_tasks(graph, device, threads):
         found.setdefault(task, []).append(layer)
     if not found:
@@ -110,12 +110,15 @@ def _fits(item: Item, pattern: str) -> bool:
 
 def run_key(every: Sequence[Item], device: Device, options: Options) -> str:
     """What makes a command the same command: goes on with what an earlier one has done."""
+    families: list[Schedule] = [*FAMILIES]
+    if any(isinstance(i.task, PairTask) for i in every):
+        families += PAIRS
     return keys.digest(
         {
             "tasks": [[keys.task_digest(i.task), len(i.layers)] for i in every],
             "profile": keys.profile_digest(device),
             "threads": device.cores,
-            "sources": [keys.source_hash(f) for f in FAMILIES],
+            "sources": [keys.source_hash(f) for f in families],
             "tvm": tvm.__version__,
             "seed": options.seed,
             "exact": options.exact,

@@ -12,13 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from edgeconv.schedules import FAMILIES
 from edgeconv.tuning import keys
+from edgeconv.tuning.families import SCHEDULES, takes_pairs
 from edgeconv.tuning.lines import LONGEST
-from edgeconv.workload import ConvTask
+from edgeconv.workload import PairTask, Task
 
 FORMAT = 1
-_FAMILIES = {f.name: f for f in FAMILIES}
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "workload": str,
     "family": str,
@@ -61,7 +60,7 @@ class Record:
     """The best that was found for a task.
 
     Attributes:
-        task: the workload with layouts and what is fused.
+        task: the workload with layouts and what is fused; or two, as one kernel.
         family, knobs: the schedule.
         median_us, spread_us: of a run, the spread from the 25th to the 75th percentile.
         default_us: median of the default knobs, measured in turns with it.
@@ -76,7 +75,7 @@ class Record:
         date: UTC, ISO 8601.
     """
 
-    task: ConvTask
+    task: Task
     family: str
     knobs: Any
     median_us: float
@@ -120,7 +119,7 @@ class Record:
         """Its fields, the telling ones first."""
         head = {
             "format": FORMAT,
-            "workload": str(self.task.conv),
+            "workload": self.task.workload,
             "family": self.family,
             "knobs": dataclasses.asdict(self.knobs),
         }
@@ -220,14 +219,17 @@ def _checked(data: dict[str, Any]) -> Record:
         datetime.datetime.fromisoformat(data["date"])
     except ValueError:
         raise ValueError(f"field 'date' is {data['date']!r}: not a date") from None
-    family = _FAMILIES.get(data["family"])
+    family = SCHEDULES.get(data["family"])
     if family is None:
         raise ValueError(f"unknown schedule {data['family']!r}")
     try:
         task = keys.task_from_json(data["task"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"field 'task' is no convolution: {error}") from None
-    if str(task.conv) != data["workload"]:
+    if isinstance(task, PairTask) != takes_pairs(family):
+        count = "two convolutions" if isinstance(task, PairTask) else "one convolution"
+        raise ValueError(f"field 'task' is {count}, which {family.name} does not take")
+    if task.workload != data["workload"]:
         raise ValueError("fields 'workload' and 'task' are of different convolutions")
     fields = {f.name: data[f.name] for f in dataclasses.fields(Record)}
     return Record(**{**fields, "task": task, "knobs": knobs_from_json(family.name, data["knobs"])})
@@ -239,7 +241,7 @@ def knobs_from_json(family: str, values: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: names or types are not the family's.
     """
-    kind = _FAMILIES[family].knobs
+    kind = SCHEDULES[family].knobs
     fields = {f.name: f for f in dataclasses.fields(kind)}
     if values.keys() != fields.keys():
         wrong = ", ".join(sorted(values.keys() ^ fields.keys()))

@@ -11,19 +11,21 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tvm
 
+from edgeconv import strategy
 from edgeconv.errors import EdgeconvError
-from edgeconv.schedules import FAMILIES
-from edgeconv.strategy import Tuned
+from edgeconv.schedules import Family
+from edgeconv.schedules.pairs import PairFamily
+from edgeconv.strategy import Tuned, TunedPair
 from edgeconv.targets import Device
 from edgeconv.tuning import keys
+from edgeconv.tuning.families import SCHEDULES, TWO_KERNELS
 from edgeconv.tuning.lines import append_line, read_lines
 from edgeconv.tuning.record import Fault, Record, from_line
-from edgeconv.workload import ConvTask
-
-_FAMILIES = {f.name: f for f in FAMILIES}
+from edgeconv.workload import ConvTask, PairTask, Task
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def parse(path: Path, lines: Sequence[bytes]) -> tuple[list[Stored], list[Fault]
         except ValueError as error:
             faults.append(Fault(path, number, str(error)))
             continue
-        if record.family != path.stem and path.stem in _FAMILIES:
+        if record.family != path.stem and path.stem in SCHEDULES:
             faults.append(Fault(path, number, f"a record of {record.family}"))
         elif record.checksum not in seen:
             seen.add(record.checksum)
@@ -101,21 +103,25 @@ def files_in(folder: Path, device: Device | None = None) -> list[Path]:
 
 def is_current(record: Record) -> bool:
     """Whether schedule and TVM are those the record was made with."""
-    family = _FAMILIES[record.family]
+    family = SCHEDULES[record.family]
     return record.tvm == tvm.__version__ and record.source == keys.source_hash(family)
 
 
 def illegal(record: Record, device: Device) -> str | None:
     """Why a family can't take the record's knobs on this device; None if it can."""
-    family, task = _FAMILIES[record.family], record.task
-    mismatch = family.supports(task, device)
+    family: Any = SCHEDULES[record.family]
+    task, knobs = record.task, record.knobs
+    if isinstance(task, PairTask):
+        mismatch = family.supports(task, device)
+    else:
+        mismatch = strategy.refusal(family, task, device)
     if mismatch is not None:
         return f"{family.name} refuses the task: {mismatch}"
-    if task.conv.slices is not None and not family.slices:
-        return f"{family.name} takes no slices of volumes"
-    if record.knobs not in set(family.candidates(task, device)):
-        return f"knobs that {family.name} does not have for the task"
-    return None
+    if isinstance(task, PairTask):
+        known = family.has(task, knobs, device)
+    else:
+        known = knobs in set(family.candidates(task, device))
+    return None if known else f"knobs that {family.name} does not have for the task"
 
 
 class Records:
@@ -130,19 +136,40 @@ class Records:
         self.faults = list(faults)
         self.outdated: set[str] = set()
         self._by_task: dict[tuple[str, str, int], list[Stored]] = {}
+        self._pairs: dict[tuple[str, str, int], set[PairTask]] = {}  # by the task without layouts
         for item in stored:
-            key = (item.record.task_digest, item.record.profile_digest, item.record.threads)
-            self._by_task.setdefault(key, []).append(item)
+            self._add(item)
 
     def find(self, task: ConvTask, device: Device, exact: bool) -> Tuned | None:
         """Family and knobs of the newest record for the task on `device.cores` threads."""
         record = self.record(task, device, exact)
-        if record is None:
+        family = None if record is None else SCHEDULES[record.family]
+        if record is None or not isinstance(family, Family):
             return None
-        return Tuned(_FAMILIES[record.family], record.knobs, f"tuned: {record.summary}")
+        return Tuned(family, record.knobs, f"tuned: {record.summary}")
 
-    def record(self, task: ConvTask, device: Device, exact: bool) -> Record | None:
-        """The record `find` goes by."""
+    def find_pair(self, task: PairTask, device: Device, exact: bool) -> TunedPair | None:
+        """The same for two convolutions in one kernel; None where two kernels are faster."""
+        record = self.record(task, device, exact)
+        family = None if record is None else SCHEDULES[record.family]
+        if record is None or not isinstance(family, PairFamily):
+            return None
+        return TunedPair(family, record.knobs, f"tuned: {record.summary}")
+
+    def apart(self, task: PairTask, device: Device, exact: bool) -> str | None:
+        """Why a pair is not to be fused, if the records for it, in whatever layouts, agree that two
+        kernels are faster.
+        """
+        key = (keys.task_digest(task.bare), keys.profile_digest(device), device.cores)
+        found = [self.record(known, device, exact) for known in self._pairs.get(key, ())]
+        holding = [record for record in found if record is not None]
+        if not holding or any(r.family != TWO_KERNELS.name for r in holding):
+            return None
+        best = min(holding, key=lambda r: r.speedup)
+        return f"measured: two kernels have {best.summary}"
+
+    def record(self, task: Task, device: Device, exact: bool) -> Record | None:
+        """The record `find` and `find_pair` go by."""
         key = (keys.task_digest(task), keys.profile_digest(device), device.cores)
         fitting = [s for s in self._by_task.get(key, []) if _answers(s.record, exact)]
         for item in sorted(fitting, key=lambda s: s.record.date, reverse=True):
@@ -158,8 +185,15 @@ class Records:
 
     def add(self, record: Record) -> None:
         """A record made meanwhile."""
+        self._add(Stored(record, Path(), 0))
+
+    def _add(self, item: Stored) -> None:
+        record = item.record
         key = (record.task_digest, record.profile_digest, record.threads)
-        self._by_task.setdefault(key, []).append(Stored(record, Path(), 0))
+        self._by_task.setdefault(key, []).append(item)
+        if isinstance(record.task, PairTask):
+            key = (keys.task_digest(record.task.bare), *key[1:])
+            self._pairs.setdefault(key, set()).add(record.task)
 
     def _report(self, fault: Fault) -> None:
         if fault not in self.faults:
@@ -169,7 +203,7 @@ class Records:
 def _answers(record: Record, exact: bool) -> bool:
     """A search among all families answers for exact numerics too if an exact family won it."""
     if exact:
-        return record.numerics == "exact" or _FAMILIES[record.family].exact
+        return record.numerics == "exact" or SCHEDULES[record.family].exact
     return record.numerics == "fast"
 
 

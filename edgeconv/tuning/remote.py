@@ -52,9 +52,10 @@ class BoardSession(bench.Session):
         """See `bench.Session`."""
         return self._board.read(tensor)
 
-    def timer(self, module: Any, symbol: str, arguments: Sequence[Any]) -> Callable[[int], float]:
+    def timer(
+        self, module: Any, symbol: str, before: Sequence[Any], after: Sequence[int]
+    ) -> Callable[[int], float]:
         """See `bench.Session`."""
-        before, after = arguments[:-3], arguments[-3:]
         return lambda calls: self._board.time(module, symbol, [*before, calls, *after])[0]
 
     def network(self, path: str, inputs: dict[str, np.ndarray]) -> BoardNetwork:

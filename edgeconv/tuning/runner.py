@@ -20,7 +20,7 @@ from edgeconv.tuning.bench import Outcome, Plan
 from edgeconv.tuning.candidates import Candidate
 from edgeconv.tuning.network import Comparison
 from edgeconv.tuning.processes import Process, ProcessFailed
-from edgeconv.workload import ConvTask
+from edgeconv.workload import Task
 
 BUILD_TIMEOUT_S = 120
 HERE_S = 15.0  # a measuring process that says nothing for so long hangs
@@ -40,7 +40,7 @@ class Runner(Protocol):
     """Where candidates are measured."""
 
     def run(
-        self, task: ConvTask, device: Device, candidates: Sequence[Candidate], plan: Plan
+        self, task: Task, device: Device, candidates: Sequence[Candidate], plan: Plan
     ) -> list[Outcome]:
         """The outcome of each candidate, the default in front; a default that fails fails all.
 
@@ -76,7 +76,7 @@ class Board:
 class _Job:
     """Candidates of a task that were built, and how to measure them."""
 
-    task: ConvTask
+    task: Task
     device: Device
     able: dict[Candidate, tuple[bytes, int]]  # library, and number in it
     default: Candidate
@@ -130,9 +130,16 @@ class ProcessRunner:
     timeout_s: float = 30.0
     lock: Path | None = None
     repeated: int = 0
-    _fastest_us: dict[ConvTask, float] = field(default_factory=dict)
+    _fastest_us: dict[Task, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Start the processes.
+
+        Raises:
+            EdgeconvError: the lock can't be opened.
+        """
+        with self._held(wait=False):
+            pass
         cores = sorted(available_cores())
         pinned, others = cores[-self.threads :], cores[: -self.threads]
         # with a lock, other programs measure on those cores while this one compiles
@@ -152,7 +159,7 @@ class ProcessRunner:
         ]
 
     def run(
-        self, task: ConvTask, device: Device, candidates: Sequence[Candidate], plan: Plan
+        self, task: Task, device: Device, candidates: Sequence[Candidate], plan: Plan
     ) -> list[Outcome]:
         """See `Runner`."""
         built = self._build(task, device, list(dict.fromkeys(candidates)))
@@ -190,7 +197,7 @@ class ProcessRunner:
     # building
 
     def _build(
-        self, task: ConvTask, device: Device, candidates: list[Candidate]
+        self, task: Task, device: Device, candidates: list[Candidate]
     ) -> dict[Candidate, tuple[bytes, int] | str]:
         """(library, number in it) of each candidate, or why it can't be built."""
         count = len(self._builders)
@@ -207,7 +214,7 @@ class ProcessRunner:
         return found
 
     def _build_alone(
-        self, task: ConvTask, device: Device, candidate: Candidate
+        self, task: Task, device: Device, candidate: Candidate
     ) -> dict[Candidate, tuple[bytes, int] | str]:
         arguments = (kernels.build_each, task, device, [candidate])
         try:
@@ -300,12 +307,18 @@ class ProcessRunner:
         return dict(zip(share, outcomes, strict=True))
 
     @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
+    def _held(self, *, wait: bool = True) -> Iterator[None]:
+        """The lock held; with `wait` false only opened, to see whether it can be."""
         if self.lock is None:
             yield
             return
-        with self.lock.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            file = self.lock.open("a")
+        except OSError as error:
+            raise EdgeconvError(f"can't lock {self.lock}: {error.strerror or error}") from error
+        with file:
+            if wait:
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 

@@ -14,7 +14,7 @@ from edgeconv.tuning.candidates import Candidate, space
 from edgeconv.tuning.cost_model import CostModel
 from edgeconv.tuning.features import features
 from edgeconv.tuning.keys import task_digest
-from edgeconv.workload import ConvTask
+from edgeconv.workload import Task
 
 EXPLORE = 0.2  # share of a batch that is drawn at random
 FIRST_OF_A_FAMILY = 2  # of the first batch, by estimate
@@ -54,7 +54,7 @@ class Search:
         last_gain: number of trials at which the best got better last.
     """
 
-    task: ConvTask
+    task: Task
     device: Device
     exact: bool
     seed: int = 0

@@ -97,6 +97,7 @@ class Tuner:
         states: the tasks, in the order of the network.
         now: what is being done, for people who watch.
         resumed: seconds earlier runs of the same command took.
+        faults: sentences about lines of records and of the journal that were skipped.
     """
 
     def __init__(
@@ -135,6 +136,9 @@ class Tuner:
             self._batch_s.append(float(batches[-1]["spent"]) / len(batches))
         self._final_s: list[float] = []
         self._barren = 0
+        self.faults: list[str] = []
+        if count := self.journal.damaged:
+            self.faults.append(f"{self.journal.path}: damaged lines skipped: {count}")
         self._restore()
 
     # state
@@ -234,6 +238,7 @@ class Tuner:
                 if found.trials >= enough:
                     state.record, state.skipped = found, True
                     state.default_us = found.default_us
+        self.faults += map(str, known.faults)
 
     def _next(self) -> TaskState | None:
         """The task whose next batch promises most; None when the search is over."""
@@ -250,7 +255,7 @@ class Tuner:
         """Tasks never measured first, the most work in front; then time times expected gain."""
         if state.default_us is None:
             search = state.search
-            cycles = search.default.of.estimate(search.task, search.default.knobs, self.device)
+            cycles = search.default.estimate(search.task, self.device)
             return True, cycles * len(state.item.layers)
         recent = state.gains[-2:]
         expected = max(0.5 * max(recent), POTENTIAL * 0.5 ** len(state.gains))

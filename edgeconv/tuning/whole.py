@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgeconv.artifact import Artifact
+from edgeconv.build import Layer
 from edgeconv.tuning import records
 from edgeconv.tuning.network import WRONG, Comparison
 from edgeconv.tuning.tuner import TaskState, Tuner
@@ -42,9 +43,10 @@ def check_network(tuner: Tuner, compile_: Compile) -> Comparison | None:
         first.save(before)
         found = None
         while changed:
-            compile_(_found(tuner)).save(after)
+            second = compile_(_found(tuner))
+            second.save(after)
             found = tuner.runner.compare(before, after)
-            losers = _losers(changed, first, found)
+            losers = _losers(changed, (first, second), found)
             if not losers:
                 break
             for state in losers:
@@ -71,21 +73,46 @@ def _changes(tuner: Tuner, state: TaskState) -> bool:
     return record is not None and (record.family, record.knobs) != (own.family, own.knobs)
 
 
-def _losers(changed: list[TaskState], first: Artifact, found: Comparison) -> list[TaskState]:
+def _losers(
+    changed: list[TaskState], forms: tuple[Artifact, Artifact], found: Comparison
+) -> list[TaskState]:
     """Whose records are to be taken back: all, if the network is wrong or slower with them."""
     if found.untimed:
         return changed if found.untimed == WRONG else []
-    losers = [s for s in changed if _loses(s, first, found)]
+    before, after = (form.manifest.layers for form in forms)
+    losers = [s for s in changed if _loses(s, before, after, found)]
     return changed if not losers and found.speedup < 1 - found.noise else losers
 
 
-def _loses(state: TaskState, first: Artifact, found: Comparison) -> bool:
+def _loses(
+    state: TaskState, before: Sequence[Layer], after: Sequence[Layer], found: Comparison
+) -> bool:
     """Whether its layers take longer in the network than with the default knobs."""
-    names = set(state.item.layers)
-    mine = [i for i, layer in enumerate(first.manifest.layers) if layer.name in names]
-    before = float(np.sum([found.before_steps_us[i] for i in mine]))
-    after = float(np.sum([found.after_steps_us[i] for i in mine]))
-    return after > SLOWER * before and after - before > LEAST_LOSS_US * len(mine)
+    names = _joined(state.item.layers, (*before, *after))
+    mine = [
+        [us for layer, us in zip(layers, steps, strict=True) if names & _nodes(layer)]
+        for layers, steps in ((before, found.before_steps_us), (after, found.after_steps_us))
+    ]
+    first, second = (float(np.sum(steps)) for steps in mine)
+    count = max(map(len, mine))
+    return second > SLOWER * first and second - first > LEAST_LOSS_US * count
+
+
+def _joined(names: Sequence[str], layers: Sequence[Layer]) -> set[str]:
+    """The names, and all nodes in one layer with them, in either form of the network: layers that
+    are fused in one form may be apart in the other, or fused with others.
+    """
+    found = set(names)
+    while True:
+        more = found.union(*(_nodes(x) for x in layers if found & _nodes(x)))
+        if more == found:
+            return found
+        found = more
+
+
+def _nodes(layer: Layer) -> set[str]:
+    """The ONNX nodes that a layer does, and its name."""
+    return {layer.name, *layer.source}
 
 
 def known_comparison(tuner: Tuner) -> dict[str, Any] | None:

@@ -31,11 +31,14 @@ def test_fused_and_apart_agree() -> None:
 
 
 def test_summary_keeps_choices_apart() -> None:
+    pair = "10x50x50->20 k1x1 then 20x50x50->20 k3x3 p1,1,1,1 g20"  # 0.95 million multiply-adds
+
     def case(fused: float, chosen: bool) -> dict[str, object]:
         kernels = {"fused_ms": fused, "apart_ms": 1.0, "chosen": chosen}
-        return {"kind": "pointwise_depthwise", "pair": "p", "kernels": kernels}
+        return {"kind": "pointwise_depthwise", "pair": pair, "kernels": kernels}
 
     cases = {"a": case(0.5, True), "b": case(0.8, True), "c": case(2.0, False)}
-    text = fused_pairs.summary({"cases": cases})
-    assert "| fuses | 2 | 1.581 | 1.250 | 2.000 |" in text
-    assert "| leaves apart | 1 | 0.500 |" in text
+    sessions = [{"peak_gflops_one_core": 3.8}]  # half a millisecond for these
+    text = fused_pairs.summary({"cases": cases, "sessions": sessions})
+    assert "| fuses | 2 | 1.581 | 1.250 | 2.000 | 2.000 |" in text
+    assert "| leaves apart | 1 | 0.500 | 0.500 | 0.500 | 2.000 |" in text

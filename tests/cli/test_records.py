@@ -8,8 +8,12 @@ import pytest
 
 from edgeconv import api, artifact, build
 from edgeconv.tuning import records
+from edgeconv.tuning.candidates import default
 from edgeconv.workload import ConvTask
+from tests.schedules.pairs import cases as pair_cases
 from tests.tuning.making import device, record
+from tests.tuning.test_pairs import APART
+from tests.tuning.test_pairs import record as pair_record
 
 TARGET = ("--target", "raspberry-pi-4", "--threads", 1)
 
@@ -124,6 +128,46 @@ def test_prune_and_export(cli, tmp_path: Path) -> None:
     stored, faults = records.read_file(path)
     assert [s.record.date[:10] for s in stored] == ["2026-11-22"]
     assert not faults
+
+
+def test_records_of_pairs(cli, tmp_path: Path) -> None:
+    """Listed, verified, merged and shipped like all others; one that is edited is damaged."""
+    on, mine = device(), tmp_path / "mine"
+    ((_, task, _),) = pair_cases(1, 1, on)
+    for candidate in (default(task, on, exact=False), APART):
+        path = records.append(mine, pair_record(task, on, candidate))
+    assert path.name == "two_kernels.jsonl"
+    listed = cli("records", "list", mine, "--json").json
+    assert {row["family"] for row in listed} == {"pointwise_depthwise", "two_kernels"}
+    assert all(row["current"] and " then " in row["workload"] for row in listed)
+    assert " then " in cli("records", "list", mine).out
+    assert cli("records", "verify", mine).status == 0
+    assert cli("records", "merge", mine, "--into", tmp_path / "all", "--json").json["added"] == 2
+    shipped = tmp_path / "shipped"
+    assert cli("records", "export", shipped, "--from", mine, "--json").json["exported"] == 1
+    path.write_text(path.read_text().replace('"trials": 117', '"trials": 118'))
+    done = cli("records", "verify", mine)
+    assert done.status == 1
+    assert "two_kernels.jsonl:1: record skipped: the checksum does not fit" in done.err
+
+
+def test_prune_leaves_alone_what_holds_no_records(cli, tmp_path: Path) -> None:
+    """Lines of other programs are not damaged records."""
+    records.append(tmp_path, record())
+    foreign = tmp_path / "data" / "train.jsonl"
+    foreign.parent.mkdir()
+    foreign.write_text('{"text": "mine"}\n')
+    ours = tmp_path / "raspberry-pi-4" / "two_kernels.jsonl"
+    ours.write_text("garbage\n")
+    done = cli("records", "prune", "--into", tmp_path)
+    assert done.status == 0
+    assert f"{foreign} holds no record" in done.err
+    assert foreign.read_text() == '{"text": "mine"}\n'
+    assert ours.read_text() == ""
+    done = cli("records", "prune", "--into", foreign)
+    assert done.status == 1
+    assert "train.jsonl is not a folder" in done.err
+    assert foreign.read_text() == '{"text": "mine"}\n'
 
 
 def test_what_is_not_there(cli, tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ def test_budgets(text: str, seconds: float) -> None:
     assert parse_budget("none") is None
 
 
-@pytest.mark.parametrize("text", ["", "0", "0m", "soon", "-5m", "5x", "m", "1.5h", "30m1h"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0m", "soon", "-5m", "5x", "m", "1.5h", "30m1h", "9" * 400 + "h"]
+)
 def test_what_is_no_budget(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="is no time"):
         parse_budget(text)
@@ -50,7 +52,11 @@ def test_one_layer_for_real(
     layers = cli("explain", model, "--threads", 1, "--records", "mine", "--json").json["layers"]
     reasons = {layer["name"]: layer["reason"] for layer in layers}
     assert "6 trials" in reasons["stem"]
-    again = cli(*command).json
+    with path.open("a") as file:
+        file.write("garbage\n")
+    done = cli(*command)
+    assert f"warning: {path}:2: record skipped: not JSON" in done.err
+    again = done.json
     assert again["trials"] == 6
     assert again["network"] == found["network"]
     (journal,) = Path("mine").glob(".journal/*/*.jsonl")
@@ -65,6 +71,8 @@ def test_one_layer_for_real(
         (("--tasks", "nothing*", "--threads", 1), 1, "no task is called 'nothing*'"),
         (("--budget", "soon"), 2, "'soon' is no time"),
         (("--trials", 0), 2, "--trials"),
+        (("--seed", 2**31), 2, "--seed"),
+        (("--lock", "/nowhere/lock", "--threads", 1), 1, "can't lock /nowhere/lock"),
         (("--device", "rpc://127.0.0.1:1/x", "--timeout", 2), 1, "no tracker"),
         (("--report", "/nowhere/x.html"), 1, "the folder /nowhere does not exist"),
     ],

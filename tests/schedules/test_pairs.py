@@ -44,6 +44,22 @@ def test_random_pairs(target: str, kernels_for: Callable[[str], Kernels]) -> Non
     check(kernels_for(target), seed=3, count=8)
 
 
+@pytest.mark.parametrize("target", ["x86-avx512", "raspberry-pi-4"])
+def test_what_is_worth_measuring_is_legal(target: str) -> None:
+    """`has` says of any knobs whether they are among the candidates, without listing those."""
+    cpu, rng = device(target, 2), random.Random(5)
+    for family, task, _ in pairs.cases(6, 4, cpu):
+        everything = set(family.candidates(task, cpu))
+        promising = family.promising(task, cpu)
+        assert family.default_knobs(task, cpu) in promising
+        assert len(set(promising)) == len(promising)
+        assert set(promising) <= everything
+        for knobs in rng.sample(sorted(everything, key=str), min(20, len(everything))):
+            others = [replace(knobs, strip=knobs.strip + 1), replace(knobs, rows=knobs.rows + 1)]
+            for each in (knobs, *others):
+                assert family.has(task, each, cpu) == (each in everything)
+
+
 def test_two_threads() -> None:
     check(Kernels(device("host", 2)), seed=4, count=8)
 

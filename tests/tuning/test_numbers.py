@@ -14,6 +14,7 @@ from edgeconv.tuning import bench, kernels, numbers
 from edgeconv.tuning.candidates import Candidate, space
 from edgeconv.workload import Activation, Conv2d, ConvTask, Place, Slices
 from tests.e2e.models import convolution
+from tests.schedules.test_depthwise_branches import cases as branch_cases
 from tests.tuning.making import RELU, device, every_kind_of_task
 
 
@@ -72,7 +73,7 @@ def measured(
     return bench.measure(task, here(), [(library, members)], plan, lambda number: None)
 
 
-TUNED = [t for t in every_kind_of_task() if t.conv.branches is None]
+TUNED = every_kind_of_task()
 
 
 @pytest.mark.parametrize("number", range(len(TUNED)))
@@ -82,6 +83,32 @@ def test_kernels_of_all_families_pass_the_check(number: int) -> None:
     outcomes = measured(task, list(chosen.values()))
     assert [o.fault for o in outcomes] == [""] * len(chosen)
     assert all(o.samples_us for o in outcomes)
+
+
+def test_depthwise_branches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Summed or concatenated, each with its activation, in blocks and on rows; a kernel with the
+    filters of its branches in another order is wrong.
+    """
+    families = set()
+    for task, _ in branch_cases(5, 6, here()):
+        found = space(task, here(), exact=False)
+        small = sorted(found, key=lambda c: c.values["rows"] * c.values["columns"])
+        candidates = list({c.family: c for c in reversed(small)}.values())
+        families |= {c.family for c in candidates}
+        assert {o.fault for o in measured(task, candidates)} == {""}
+        with monkeypatch.context() as patch:
+            patch.setattr(kernels, "packed", reversed_filters(kernels.packed))
+            assert all(o.fault.startswith("wrong result") for o in measured(task, candidates))
+    assert families == {"depthwise_branches", "depthwise_branch_rows"}
+
+
+def reversed_filters(packed: Any) -> Any:
+    """`packed` of the last tap first."""
+
+    def wrong(task: Any, on: Any, candidate: Candidate, weights: Any, biases: Any) -> Any:
+        return packed(task, on, candidate, [weights[0][:, ::-1]], biases)
+
+    return wrong
 
 
 ACTIVATIONS: list[Activation] = [

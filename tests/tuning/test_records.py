@@ -50,6 +50,21 @@ def test_knobs_of_every_family_survive_a_line(family: str) -> None:
     assert from_line(found.to_line().encode()) == found
 
 
+def test_depthwise_branches_have_records() -> None:
+    on, branched = device(), structured_tasks(4)[-1]
+    assert branched.conv.branches is not None
+    found = records.Records([])
+    found.add(record(branched, on, "depthwise_branches"))
+    tuned = strategy.choose(branched, on, records=found)
+    assert tuned.reason.startswith("tuned: 1.20 times")
+    assert tuned.knobs != strategy.choose(branched, on).knobs
+    foreign = dataclasses.replace(record(), task=branched)
+    reason = records.illegal(foreign, on)
+    assert reason == (
+        "grouped_spatial_pack refuses the task: several depthwise convolutions in one"
+    )
+
+
 def test_the_strategy_takes_a_record_first(tmp_path: Path) -> None:
     made = record()
     records.append(tmp_path, made)

@@ -50,7 +50,7 @@ def library(body: str) -> bytes:
         length = tirx.Var("length", "int32")
         T.arg("constants", tirx.decl_buffer((length,), "uint8", name="constants"))
         calls = T.arg("calls", tirx.Var("calls", "int32"))
-        for name in ("copies", "stride", "bias"):
+        for name in ("copies", "stride"):
             T.arg(name, tirx.Var(name, "int32"))
         if body == "crash":
             T.evaluate(tirx.call_llvm_intrin("void", "llvm.trap"))

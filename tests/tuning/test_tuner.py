@@ -73,6 +73,17 @@ def test_chosen_tasks(tmp_path: Path, wanted: tuple[str, ...], numbers: list[int
     made.close()
 
 
+def test_damaged_records_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "raspberry-pi-4" / "winograd.jsonl"
+    path.parent.mkdir()
+    path.write_text("garbage\n")
+    made = tuner(tmp_path, Pretend())
+    assert [fault.startswith(f"{path}:1: record skipped: not JSON") for fault in made.faults] == [
+        True
+    ]
+    made.close()
+
+
 def test_a_task_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(EdgeconvError, match="no task is called 'conv9'; the tasks are 1: layer10"):
         tuner(tmp_path, Pretend(), tasks=("conv9",))
@@ -145,6 +156,7 @@ def test_a_damaged_journal_loses_only_what_is_damaged(tmp_path: Path, damage: st
     path.write_bytes(b"".join([*lines[:-1], changed]))
     made = run(tmp_path, Pretend(), **OPTIONS)
     assert made.journal.damaged == 1
+    assert made.faults == [f"{made.journal.path}: damaged lines skipped: 1"]
     assert all(s.record is not None for s in made.states)
 
 

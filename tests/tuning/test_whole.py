@@ -18,7 +18,7 @@ from tests.tuning.making import device
 from tests.tuning.pretend import Pretend
 from tests.tuning.test_tuner import ITEMS
 
-LAYERS = [SimpleNamespace(name=name) for item in ITEMS for name in item.layers]
+LAYERS = [SimpleNamespace(name=name, source=(name,)) for item in ITEMS for name in item.layers]
 
 
 class Artifact:
