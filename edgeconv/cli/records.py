@@ -142,7 +142,7 @@ def export(
 
     \b
     Example:
-      edgeconv records export tuning_logs --folder host-znver5
+      edgeconv records export board-records --folder raspberry-pi-4
     """
     from edgeconv.tuning import records
 
