@@ -105,12 +105,11 @@ class Cell:
     note: str
 
 
-def heat_map(cells: Sequence[Cell], width: int, label: str, x_title: str) -> str:
+def heat_map(
+    cells: Sequence[Cell], columns: Sequence[str], width: int, label: str, x_title: str
+) -> str:
     """Ratios by row and column: blue is above 1, red below, strong from four times on."""
-    rows, columns = (
-        list(dict.fromkeys(values))
-        for values in zip(*((c.row, c.column) for c in cells), strict=True)
-    )
+    rows = list(dict.fromkeys(c.row for c in cells))
     narrow = width <= NARROW
     left, top, gap = (74 if narrow else 96), 34, 2
     step = (width - left - 2) / max(1, len(columns))

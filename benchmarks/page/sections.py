@@ -185,14 +185,16 @@ def _heat(cases: Sequence[Measured]) -> Section:
             row = f"{m.case['channels']} × {m.case['size']}²"
             text = f"{m.title}: {PEERS[m.peer].title} / edgeconv = {m.ratio:.2f}"
             cells.append(Cell(row, _group_name(m), m.ratio, text))
+    columns = list(dict.fromkeys(c.column for c in cells))
     cells.sort(key=lambda c: int(c.row.split()[0]))
+    title = "Speed-up by channels and groups"
     figure = Figure(
         "speed-up",
         "Time of the fastest other engine / time of edgeconv, by channels × map (rows) and groups.",
-        lambda width: charts.heat_map(cells, width, "Speed-up by channels and groups", "groups"),
+        lambda width: charts.heat_map(cells, columns, width, title, "groups"),
     )
     text = "Above 1, in blue, edgeconv is faster than every other engine measured."
-    return Section("speed-up", "Speed-up by channels and groups", text, "", [figure])
+    return Section("speed-up", title, text, "", [figure])
 
 
 def layers_table(name: str, cases: Sequence[Measured]) -> str:

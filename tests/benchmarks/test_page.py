@@ -168,11 +168,20 @@ def test_every_engine_has_a_colour() -> None:
 
 def test_the_heat_map_is_blue_above_one_and_red_below() -> None:
     cells = [charts.Cell("r", str(x), x, "") for x in (0.5, 1.0, 4.0, 9.0)]
-    drawn = charts.heat_map(cells, 360, "", "")
+    drawn = charts.heat_map(cells, [c.column for c in cells], 360, "", "")
     found = re.findall(r'<rect [^>]*class="(up|down)" fill-opacity="([\d.]+)"', drawn)
     assert [kind for kind, _ in found] == ["down", "up", "up", "up"]
     strengths = [float(value) for _, value in found]
     assert strengths[1] < strengths[0] < strengths[2] == strengths[3] == 0.9
+
+
+def test_depthwise_is_the_last_column_though_wider_layers_have_more_groups() -> None:
+    sweep = group_sweep()
+    text = "32x4x4->32 k3x3 s1x1 p1,1,1,1 d1x1 g16"
+    medians = {"edgeconv": 1.0, "onnxruntime": 3.0}
+    sweep["cases"]["more"] = layer(text, medians, channels=32, size=4, groups=16)
+    (drawn,) = (c for c in page.draw_charts({"groups.json": sweep}) if c.file == "speed-up.svg")
+    assert texts(drawn.drawing)[:5] == ["groups", "1", "4", "16", "dw"]
 
 
 def test_scales_and_ticks() -> None:
