@@ -17,7 +17,7 @@ from edgeconv.benchmarks.summary import Engines
 from edgeconv.benchmarks.tabulate import NOTHING, Table, measurements, milliseconds
 
 # An interval knows one process only. From one process to the next, the same code on layers of a few
-# microseconds differs by up to 13 % (measured): where buffers lie is luck.
+# microseconds differs by more: where buffers lie is luck.
 TOLERANCE = 0.10
 
 Verdict = Literal["slower", "faster", "same", "fails now", "works now", "gone", "new"]
