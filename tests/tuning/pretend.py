@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeconv.artifact import read
 from edgeconv.targets import Device
 from edgeconv.tuning.bench import Outcome, Plan
 from edgeconv.tuning.candidates import Candidate
@@ -68,7 +69,10 @@ class Pretend:
 
     def compare(self, before: Path, after: Path) -> Comparison:
         """As `Runner.compare`: twice as fast."""
-        return Comparison(0.0, (2.0,) * 9, (1.0,) * 9, (2.0,) * 99, (1.0,) * 99)
+        slow, fast = (
+            (us,) * len(read(p).manifest.layers) for us, p in ((2.0, before), (1.0, after))
+        )
+        return Comparison(0.0, (2.0,) * 9, (1.0,) * 9, slow, fast)
 
     def close(self) -> None:
         """Nothing to end."""
