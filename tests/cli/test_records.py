@@ -22,7 +22,7 @@ TARGET = ("--target", "raspberry-pi-4", "--threads", 1)
 def stem(model: Path) -> ConvTask:
     """The task of the model's first layer."""
     on = device()
-    return dict(build.conv_tasks(api.import_graph(model), on, 1))["stem"]
+    return dict(build.tunable_tasks(api.import_graph(model), on, 1))["stem"]
 
 
 def layer(shown: dict[str, object], name: str) -> dict[str, str]:
