@@ -55,7 +55,7 @@ class TwoKernels:
 
 @dataclass(frozen=True)
 class PoolFamily:
-    """The kernel of pools."""
+    """The kernel of pools; see `Family` for the functions."""
 
     name: str = "pooling"
     title: str = "Pools in channel blocks, columns shared"
