@@ -247,8 +247,10 @@ class _Builder:
         operands.extend(node.outputs)
         task = TensorTask(node.op, tuple(sorted(node.attrs.items())), tuple(tensors), tuple(outs))
         title = node.attrs["body"].title if node.op == "fused" else node.op
-        schedule, reason, build = tensor_kernels.choose(node, task, blocked, self.device)
-        make = build if generate else None
+        choice = tensor_kernels.choose(
+            node, task, blocked, self.device, exact=self.exact, records=self.records
+        )
+        make = choice.build if generate else None
         kernel = self._kernel(task, "".join(c if c.isalnum() else "_" for c in title), make)
         shapes = ", ".join("x".join(map(str, v.shape)) or "scalar" for v in node.inputs)
         result = ", ".join("x".join(map(str, v.shape)) or "scalar" for v in node.outputs)
@@ -257,14 +259,16 @@ class _Builder:
             node.source[0] if node.source else node.name,
             title,
             f"{shapes} -> {result}",
-            schedule,
-            "",
-            reason,
+            choice.schedule,
+            choice.knobs,
+            choice.reason,
             0,
             sum(v.size * np.dtype(v.dtype).itemsize for v in moved),
             node.source,
         )
         self.calls.append(_Call(kernel, operands, layer))
+        if choice.pool is not None:
+            self.tasks.append((layer.name, choice.pool))
 
     def place(self) -> tuple[list[Step], int]:
         """Steps with final addresses, and the size of the workspace."""
@@ -353,9 +357,9 @@ def describe(
     return tuple(call.layer for call in builder.calls)
 
 
-def conv_tasks(graph: Graph, device: Device, threads: int) -> tuple[tuple[str, Task], ...]:
-    """(layer, task) of every convolution kernel call without records, in order. The graph is
-    changed.
+def tunable_tasks(graph: Graph, device: Device, threads: int) -> tuple[tuple[str, Task], ...]:
+    """(layer, task) of every kernel call that has knobs, without records, in order: convolutions
+    and pools. The graph is changed.
     """
     device = dataclasses.replace(device, cores=threads)
     builder = _Builder(graph, device, False, lambda _: None, None)

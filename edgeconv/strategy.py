@@ -10,7 +10,7 @@ from edgeconv.schedules import FAMILIES, Family
 from edgeconv.schedules.common import Mismatch
 from edgeconv.schedules.pairs import PairFamily
 from edgeconv.targets import Device
-from edgeconv.workload import ConvTask, PairTask
+from edgeconv.workload import ConvTask, PairTask, PoolTask
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,14 @@ class TunedPair:
     reason: str
 
 
+@dataclass(frozen=True)
+class TunedPool:
+    """What a record says of a pool: knobs, and a sentence for `edgeconv explain`."""
+
+    knobs: Any
+    reason: str
+
+
 class RecordSource(Protocol):
     """Where tuned knobs come from."""
 
@@ -63,6 +71,9 @@ class RecordSource(Protocol):
 
     def find_pair(self, task: PairTask, device: Device, exact: bool) -> TunedPair | None:
         """The same for a pair that is fused; None also where two kernels are faster."""
+
+    def find_pool(self, task: PoolTask, device: Device, exact: bool) -> TunedPool | None:
+        """The same for a pool."""
 
     def apart(self, task: PairTask, device: Device, exact: bool) -> str | None:
         """A sentence if two kernels were measured to be faster than one, whatever the layouts of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,9 @@ from edgeconv.schedules import (
     tensor_expr,
 )
 from edgeconv.schedules.tensor_expr import TensorTask
+from edgeconv.strategy import RecordSource
 from edgeconv.targets import Device
+from edgeconv.workload import PoolTask
 
 Build = Callable[[], tirx.PrimFunc]
 
@@ -32,21 +35,61 @@ _KERNELS: tuple[tuple[str, Any, str], ...] = (
     ("pixel_skips", pixel_skips, "columns permuted in registers"),
     ("matmul", matmul, "rows and columns in registers"),
     ("softmax", softmax, "rows in vectors"),
-    ("pooling", pooling, "columns shared by neighbouring outputs"),
 )
 
 
-def choose(node: Node, task: TensorTask, blocked: bool, device: Device) -> tuple[str, str, Build]:
-    """Name of the schedule, why it was chosen, and what makes the kernel."""
+@dataclass(frozen=True)
+class Choice:
+    """The kernel of an operator.
+
+    Attributes:
+        schedule: its name.
+        reason: why it was chosen.
+        build: makes it.
+        knobs: its settings as "name=value" words, if it has any.
+        pool: what tuning knows it as, if it has.
+    """
+
+    schedule: str
+    reason: str
+    build: Build
+    knobs: str = ""
+    pool: PoolTask | None = None
+
+
+def choose(
+    node: Node,
+    task: TensorTask,
+    blocked: bool,
+    device: Device,
+    *,
+    exact: bool = False,
+    records: RecordSource | None = None,
+) -> Choice:
+    """The kernel of a node that is no convolution; a pool's knobs as a record says."""
     for name, kernel, reason in _KERNELS:
         if kernel.supports(task, device):
-            return name, reason, partial(kernel.build, task, device)
+            return Choice(name, reason, partial(kernel.build, task, device))
+    pool = pooling.pool_of(task)
+    if pool is not None and pooling.supports(pool, device) is None:
+        return _pool(pool, device, exact, records)
     channels = _moved_channels(node) if channel_moves.supports(task, device) else None
     if channels is not None:
         build = partial(channel_moves.build, task, channels, device)
-        return "channel_moves", "lanes permuted in registers", build
+        return Choice("channel_moves", "lanes permuted in registers", build)
     reason = "scheduled by rule; " + ("channel blocks" if blocked else "row-major or views")
-    return "tensor_expression", reason, partial(tensor_expr.build, task, device)
+    return Choice("tensor_expression", reason, partial(tensor_expr.build, task, device))
+
+
+def _pool(pool: PoolTask, device: Device, exact: bool, records: RecordSource | None) -> Choice:
+    tuned = None if records is None else records.find_pool(pool, device, exact)
+    if tuned is None:
+        knobs = pooling.default_knobs(pool, device)
+        reason = "default knobs; columns shared by neighbouring outputs"
+    else:
+        knobs, reason = tuned.knobs, tuned.reason
+    words = " ".join(f"{k}={v}" for k, v in asdict(knobs).items())
+    return Choice("pooling", reason, partial(pooling.build, pool, device, knobs), words, pool)
 
 
 def _moved_channels(node: Node) -> list[tuple[int, int]] | None:

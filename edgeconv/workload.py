@@ -433,4 +433,36 @@ class PairTask:
         return f"{self.first.conv.kind} + {self.second.conv.kind}"
 
 
-Task = ConvTask | PairTask
+@dataclass(frozen=True)
+class PoolTask:
+    """Max or average pooling of a map as a kernel sees it.
+
+    Attributes:
+        op: the operator, "max_pool2d" or "avg_pool2d".
+        window: the depthwise convolution that has the same windows.
+        data, out: layouts of the input and of the output.
+        divisor: an average is over the "full" window, or the "valid" part without padding.
+        aligned: False if the input is a buffer that a caller provides.
+    """
+
+    op: str
+    window: Conv2d
+    data: Layout
+    out: Layout
+    divisor: str = "full"
+    aligned: bool = True
+
+    @property
+    def workload(self) -> str:
+        """The operator, and its windows in the shape grammar."""
+        over = " valid" * (self.divisor == "valid")
+        return f"{self.op} {self.window}{over}"
+
+    @property
+    def text(self) -> str:
+        """The workload: nothing is fused behind it."""
+        return self.workload
+
+
+ConvolutionTask = ConvTask | PairTask
+Task = ConvolutionTask | PoolTask

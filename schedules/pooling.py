@@ -2,7 +2,7 @@
 
 A tile of neighbouring outputs shares columns: each is reduced over the rows of the window once,
 then every output over its columns. Tiles at the border, where taps lie in the padding, have code of
-their own.
+their own. How many columns a tile has is the only knob.
 
     parallel (n, vector of channels, row)
       tile of columns
@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -23,32 +24,92 @@ from tvm.tirx.script import builder as T
 
 from edgeconv.operators.pooling import POOLS
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
-from edgeconv.schedules.tensor_expr import TensorTask, parameter
+from edgeconv.schedules.common import (
+    PARALLEL_ELEMENTS,
+    Mismatch,
+    ceil_div,
+    run_parallel,
+    tile_start,
+)
+from edgeconv.schedules.tensor_expr import Tensor, TensorTask, parameter
 from edgeconv.targets import Device
+from edgeconv.workload import Conv2d, PoolTask
 
 MOST_LOADS = 160  # of a tile; beyond it the code would be too long
 MOST_COLUMNS = 8  # outputs of a tile
 
 
-def supports(task: TensorTask, device: Device) -> bool:
-    """Whether a pool runs on vectors of channels, and its window is small."""
-    x, out = task.inputs[0], task.outputs[0]
-    block = x.layout.block
-    if task.op not in POOLS or not task.is_float32 or block < 2 or block != out.layout.block:
-        return False
-    vectors = block > device.lanes or block & (block - 1) == 0
-    return vectors and _Tile(dict(task.attrs), out.shape[3], 1).loads <= MOST_LOADS
+@dataclass(frozen=True)
+class Knobs:
+    """Settings of the kernel.
+
+    Attributes:
+        columns: neighbouring outputs of a row that share what they load, at most a row's.
+    """
+
+    columns: int
 
 
-def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
-    """The scheduled kernel `(x, out)`."""
+def pool_of(task: TensorTask) -> PoolTask | None:
+    """The pool that an operator is; None if it is none, or not of float32."""
+    if task.op not in POOLS or not task.is_float32:
+        return None
     x, out, attrs = task.inputs[0], task.outputs[0], dict(task.attrs)
     n, c, h, w = x.shape
-    _, _, height, width = out.shape
-    block = x.layout.block
-    lanes = min(block, device.lanes)
-    tile = _best_tile(attrs, width)
+    stride, padding, dilation = (tuple(attrs[k]) for k in ("stride", "padding", "dilation"))
+    window = Conv2d(n, c, h, w, c, tuple(attrs["kernel"]), stride, padding, dilation, c)
+    divisor = attrs.get("divisor", "full")
+    return PoolTask(task.op, window, x.layout, out.layout, divisor, x.aligned)
+
+
+def supports(task: PoolTask, device: Device) -> Mismatch | None:
+    """A pool runs on vectors of channels, and its window is small."""
+    block = task.data.block
+    if task.op not in POOLS:
+        return Mismatch("not a pool")
+    if block < 2 or block != task.out.block:
+        return Mismatch("only maps in channel blocks, the output in the input's")
+    if block <= device.lanes and block & (block - 1):
+        return Mismatch("the channels of a block are no vectors")
+    if _Tile(task.window, 1).loads > MOST_LOADS:
+        return Mismatch(f"more than {MOST_LOADS} loads for an output")
+    return None
+
+
+def candidates(task: PoolTask, device: Device) -> Iterator[Knobs]:
+    """Every legal setting."""
+    for columns in range(1, min(MOST_COLUMNS, task.window.out_width) + 1):
+        if _Tile(task.window, columns).loads <= MOST_LOADS:
+            yield Knobs(columns)
+
+
+def default_knobs(task: PoolTask, device: Device) -> Knobs:
+    """The fewest loads for an output."""
+    return min(candidates(task, device), key=lambda knobs: estimate(task, knobs, device))
+
+
+def estimate(task: PoolTask, knobs: Knobs, device: Device) -> float:
+    """Cycles of all loads, from the first-level cache."""
+    tile, lanes = _Tile(task.window, knobs.columns), _lanes(task, device)
+    rows = task.window.batch * task.window.out_height
+    vectors = ceil_div(task.window.in_channels, task.data.block) * ceil_div(task.data.block, lanes)
+    loads = tile.loads * ceil_div(task.window.out_width, tile.columns)
+    return rows * vectors * loads / device.load_ports
+
+
+def _lanes(task: PoolTask, device: Device) -> int:
+    return min(task.data.block, device.lanes)
+
+
+def build(task: PoolTask, device: Device, knobs: Knobs | None = None) -> tirx.PrimFunc:
+    """The scheduled kernel `(x, out)`."""
+    window = task.window
+    n, c, h, w = window.batch, window.in_channels, window.height, window.width
+    height, width = window.out_height, window.out_width
+    block, lanes = task.data.block, _lanes(task, device)
+    tile = _Tile(window, (knobs or default_knobs(task, device)).columns)
+    x = Tensor((n, c, h, w), "float32", task.data, task.aligned)
+    out = Tensor(window.output_shape, "float32", task.out)
 
     def body() -> None:
         data, target = parameter("x", x), parameter("out", out)
@@ -65,7 +126,7 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
                 def store(j: int, value: Any) -> None:
                     emit.store(target, value, [image, chunk, y, first + j, slots])
 
-                _Window(task.op, attrs, (h, w), tile, lanes, (y, first)).emit(load, store)
+                _Window(task, tile, lanes, (y, first)).emit(load, store)
 
     sch = Schedule(emit.prim_func(task.op, body))
     loops = sch.get_loops(sch.get_sblock("row"))
@@ -76,46 +137,33 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
 class _Tile:
     """Neighbouring outputs of a row, and the columns of the input that they read."""
 
-    def __init__(self, attrs: Mapping[str, Any], width: int, columns: int) -> None:
-        stride, dilation = attrs["stride"][1], attrs["dilation"][1]
-        taps = attrs["kernel"][1]
-        self.columns = min(columns, width)
+    def __init__(self, window: Conv2d, columns: int) -> None:
+        stride, dilation = window.stride[1], window.dilation[1]
+        rows, taps = window.kernel_size
+        self.columns = min(columns, window.out_width)
         self.reads = [[j * stride + k * dilation for k in range(taps)] for j in range(self.columns)]
         self.offsets = sorted({offset for read in self.reads for offset in read})
-        self.loads = len(self.offsets) * attrs["kernel"][0]
-
-
-def _best_tile(attrs: Mapping[str, Any], width: int) -> _Tile:
-    """The tile with the fewest loads for an output."""
-    tiles = [_Tile(attrs, width, columns) for columns in range(1, min(MOST_COLUMNS, width) + 1)]
-    fitting = [tile for tile in tiles if tile.loads <= MOST_LOADS]
-    return min(fitting, key=lambda t: t.loads * ceil_div(width, t.columns))
+        self.loads = len(self.offsets) * rows
 
 
 class _Window:
     """The windows of a tile of outputs."""
 
-    def __init__(
-        self,
-        op: str,
-        attrs: Mapping[str, Any],
-        size: tuple[int, int],
-        tile: _Tile,
-        lanes: int,
-        at: tuple[Any, Any],
-    ) -> None:
-        self.attrs, self.size, self.tile, self.lanes = attrs, size, tile, lanes
-        self.is_max = op == "max_pool2d"
-        top, left, _, _ = attrs["padding"]
-        row, column = at[0] * attrs["stride"][0] - top, at[1] * attrs["stride"][1] - left
+    def __init__(self, task: PoolTask, tile: _Tile, lanes: int, at: tuple[Any, Any]) -> None:
+        window = task.window
+        self.padding, self.size = window.padding, (window.height, window.width)
+        self.tile, self.lanes = tile, lanes
+        self.is_max, self.is_full = task.op == "max_pool2d", task.divisor == "full"
+        top, left, _, _ = window.padding
+        row, column = at[0] * window.stride[0] - top, at[1] * window.stride[1] - left
         # of the input: the row of each tap, and the column by offset in the tile
-        self.rows = [row + k * attrs["dilation"][0] for k in range(attrs["kernel"][0])]
+        self.rows = [row + k * window.dilation[0] for k in range(window.kernel_size[0])]
         self.columns = {offset: column + offset for offset in tile.offsets}
 
     def emit(self, load: Any, store: Any) -> None:
         """Reduce, in code without tests where no tap lies in the padding."""
         rows, columns = self.rows, list(self.columns.values())
-        (top, left, bottom, right), (h, w) = self.attrs["padding"], self.size
+        (top, left, bottom, right), (h, w) = self.padding, self.size
         vertical = ((top, rows[0] >= 0), (bottom, rows[-1] < h))
         horizontal = ((left, columns[0] >= 0), (right, columns[-1] < w))
         tests = [inside for padding, inside in (*vertical, *horizontal) if padding]
@@ -158,7 +206,7 @@ class _Window:
 
     def _mean(self, total: Any, read: list[int], inner: bool) -> Any:
         """A sum, divided by the size of the window or of its part in the image."""
-        if inner or self.attrs["divisor"] == "full":
+        if inner or self.is_full:
             scale = 1.0 / (len(self.rows) * len(read))
             return total * tirx.const(scale, f"float32x{self.lanes}")
         h, w = self.size

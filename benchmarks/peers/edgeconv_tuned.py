@@ -1,4 +1,4 @@
-"""edgeconv with tuned knobs: records as `edgeconv compile` finds them; convolutions that have none
+"""edgeconv with tuned knobs: records as `edgeconv compile` finds them; kernels that have none
 are tuned for a bounded time first, into a folder that is thrown away.
 """
 
@@ -31,7 +31,7 @@ def prepare(
     """Compiled with records, after tuning what has none; `lock` is held while that measures.
 
     Raises:
-        EdgeconvError: the network has no convolutions, or nothing could be measured.
+        EdgeconvError: the network has no convolutions or pools, or nothing could be measured.
     """
     device = plan.with_threads(load(target), threads)
     known = records.load(device, records.default_folders())

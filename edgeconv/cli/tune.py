@@ -134,8 +134,9 @@ def command(
 ) -> None:
     """Search better knobs by measuring; compile uses them.
 
-    Candidates of every schedule that can take a layer are compiled, checked and timed, the default
-    first; layers fused in one kernel also as two. The fastest become records, which
+    Candidates of every schedule that can take a convolution are compiled, checked and timed, the
+    default first; layers fused in one kernel also as two, pools with other tiles. The fastest
+    become records, which
     `edgeconv compile` uses from then on. A command that was stopped goes on when it is given again.
 
     \b

@@ -62,7 +62,7 @@ class _Lines:
 def _status(tuner: Tuner) -> str:
     return (
         f"{clock(tuner.spent)} spent, at most {clock(tuner.eta_s)} left; "
-        f"{out.plural(tuner.trials, 'trial')}; convolutions {tuner.speedup:.3f} times as fast"
+        f"{out.plural(tuner.trials, 'trial')}; kernels {tuner.speedup:.3f} times as fast"
     )
 
 

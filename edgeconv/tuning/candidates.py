@@ -14,8 +14,8 @@ from edgeconv import fusion, strategy
 from edgeconv.schedules import FAMILIES
 from edgeconv.schedules.pairs import PAIRS
 from edgeconv.targets import Device
-from edgeconv.tuning.families import SCHEDULES, TWO_KERNELS, NoKnobs, Schedule
-from edgeconv.workload import PairTask, Task
+from edgeconv.tuning.families import POOLING, SCHEDULES, TWO_KERNELS, NoKnobs, Schedule
+from edgeconv.workload import PairTask, PoolTask, Task
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ def default(task: Task, device: Device, *, exact: bool) -> Candidate:
     if isinstance(task, PairTask):
         pair = fusion.choose(task, device)
         return Candidate(pair.family.name, pair.knobs)
+    if isinstance(task, PoolTask):
+        return Candidate(POOLING.name, POOLING.default_knobs(task, device))
     choice = strategy.choose(task, device, exact=exact)
     return Candidate(choice.family.name, choice.knobs)
 
@@ -62,6 +64,9 @@ def space(task: Task, device: Device, *, exact: bool) -> list[Candidate]:
         for pair in PAIRS:
             if pair.supports(task, device) is None:
                 found += (Candidate(pair.name, k) for k in pair.promising(task, device))
+        return list(dict.fromkeys(found))
+    if isinstance(task, PoolTask):
+        found += (Candidate(POOLING.name, k) for k in POOLING.candidates(task, device))
         return list(dict.fromkeys(found))
     for each in FAMILIES:
         if strategy.refusal(each, task, device, exact=exact) is None:

@@ -1,19 +1,21 @@
 """Everything a record may name as its schedule: the families of one convolution, those of two in
-one kernel, and two kernels one after the other.
+one kernel, two kernels one after the other, and the kernel of pools.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+from tvm import tirx
 
 from edgeconv import fusion
 from edgeconv.errors import BuildError
-from edgeconv.schedules import FAMILIES, Family
+from edgeconv.schedules import FAMILIES, Family, pooling
 from edgeconv.schedules.common import Mismatch
 from edgeconv.schedules.pairs import PAIRS, PairFamily
 from edgeconv.targets import Device
-from edgeconv.workload import PairTask
+from edgeconv.workload import ConvTask, PairTask, PoolTask
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,37 @@ class TwoKernels:
         return fusion.apart(task, device)
 
 
-Schedule = Family | PairFamily | TwoKernels
+@dataclass(frozen=True)
+class PoolFamily:
+    """The kernel of pools; see `Family` for the functions."""
+
+    name: str = "pooling"
+    title: str = "Pools in channel blocks, columns shared"
+    exact: bool = True
+    knobs: type[pooling.Knobs] = pooling.Knobs
+    supports: Callable[[PoolTask, Device], Mismatch | None] = pooling.supports
+    candidates: Callable[[PoolTask, Device], Iterator[pooling.Knobs]] = pooling.candidates
+    default_knobs: Callable[[PoolTask, Device], pooling.Knobs] = pooling.default_knobs
+    estimate: Callable[[PoolTask, pooling.Knobs, Device], float] = pooling.estimate
+
+    def build(self, task: PoolTask, knobs: pooling.Knobs, device: Device) -> tirx.PrimFunc:
+        """The scheduled kernel `(data, out)`."""
+        return pooling.build(task, device, knobs)
+
+    def has(self, task: PoolTask, knobs: pooling.Knobs, device: Device) -> bool:
+        """Whether these are among the candidates."""
+        return knobs in set(self.candidates(task, device))
+
+
+Schedule = Family | PairFamily | TwoKernels | PoolFamily
 TWO_KERNELS = TwoKernels()
-_ALL: tuple[Schedule, ...] = (*FAMILIES, *PAIRS, TWO_KERNELS)
+POOLING = PoolFamily()
+_ALL: tuple[Schedule, ...] = (*FAMILIES, *PAIRS, TWO_KERNELS, POOLING)
 SCHEDULES = {f.name: f for f in _ALL}
 
 
-def takes_pairs(schedule: Schedule) -> bool:
-    """Whether its tasks are pairs of convolutions."""
-    return not isinstance(schedule, Family)
+def takes(schedule: Schedule) -> type[ConvTask | PairTask | PoolTask]:
+    """What its tasks are."""
+    if isinstance(schedule, PoolFamily):
+        return PoolTask
+    return ConvTask if isinstance(schedule, Family) else PairTask

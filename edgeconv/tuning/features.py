@@ -13,7 +13,7 @@ from edgeconv.schedules.common import ceil_div
 from edgeconv.targets import Device
 from edgeconv.tuning.candidates import Candidate
 from edgeconv.tuning.families import SCHEDULES
-from edgeconv.workload import ConvTask, PairTask, Task
+from edgeconv.workload import ConvTask, PairTask, PoolTask, Task
 
 _NAMES = list(SCHEDULES)
 KNOBS = sorted({field.name for f in SCHEDULES.values() for field in dataclasses.fields(f.knobs)})
@@ -44,7 +44,11 @@ def features(task: Task, device: Device, candidates: Sequence[Candidate]) -> np.
 
 
 def _main(task: Task) -> ConvTask:
-    """Of two convolutions the pointwise one, which most of the work and the first tile are of."""
+    """Of two convolutions the pointwise one, which most of the work and the first tile are of; of a
+    pool the convolution with its windows.
+    """
+    if isinstance(task, PoolTask):
+        return ConvTask(task.window, task.data, task.out)
     if isinstance(task, PairTask):
         return next((c for c in task.convolutions if c.conv.is_pointwise), task.first)
     return task

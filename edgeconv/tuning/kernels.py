@@ -25,7 +25,7 @@ from edgeconv.targets import Device
 from edgeconv.tuning import numbers
 from edgeconv.tuning.candidates import Candidate
 from edgeconv.tuning.families import TwoKernels
-from edgeconv.workload import ConvTask, PairTask, Task
+from edgeconv.workload import ConvolutionTask, ConvTask, PairTask, PoolTask, Task
 
 MOST_COPIES = 256
 
@@ -48,7 +48,10 @@ def steps(task: Task, device: Device, candidate: Candidate) -> list[Step]:
     schedule: Any = candidate.of
     if not isinstance(candidate.of, TwoKernels):
         build = functools.partial(schedule.build, task, candidate.knobs, device)
-        return [Step(build, _operands(task, "data", 0, "out"))]
+        operands = (
+            ("data", "out") if isinstance(task, PoolTask) else _operands(task, "data", 0, "out")
+        )
+        return [Step(build, operands)]
     assert isinstance(task, PairTask)
     found, places = [], (("data", "between"), ("between", "out"))
     count = 0
@@ -61,7 +64,7 @@ def steps(task: Task, device: Device, candidate: Candidate) -> list[Step]:
     return found
 
 
-def _operands(task: Task, data: str, first: int, out: str) -> tuple[str | int, ...]:
+def _operands(task: ConvolutionTask, data: str, first: int, out: str) -> tuple[str | int, ...]:
     """Of one kernel, whose constants are numbered from `first`."""
     count = sum(1 + half.bias for half in task.convolutions)
     residual = ["residual"] * (task.convolutions[-1].residual is not None)
@@ -77,6 +80,8 @@ def packed(
 ) -> list[np.ndarray]:
     """Weights and bias of each convolution, as the candidate's kernels read them."""
     knobs = candidate.knobs
+    if isinstance(task, PoolTask):
+        return []
     halves: Sequence[tuple[ConvTask, Any, Any]]
     if isinstance(task, ConvTask):
         halves = [(task, candidate.of, knobs)]
@@ -101,6 +106,11 @@ def shapes(task: Task, device: Device) -> dict[str, tuple[int, ...]]:
     """The arrays that kernels of a task are called with, constants aside, in order; `between` is
     the map that a pair that is not fused has in memory.
     """
+    if isinstance(task, PoolTask):
+        window = task.window
+        images = (window.batch, window.in_channels, window.height, window.width)
+        out = task.out.buffer_shape(window.output_shape)
+        return {"data": task.data.buffer_shape(images), "out": out}
     first, last = task.convolutions[0], task.convolutions[-1]
     conv, whole = first.conv, numbers.map_shape(last)
     images = (conv.in_images, conv.in_channels, conv.height, conv.width)
@@ -166,7 +176,8 @@ def _entry(
     `constants` holds `copies` times all weights and biases, `stride` bytes apart; those but the
     first begin at `offsets`.
     """
-    count = sum(1 + half.bias for half in task.convolutions)
+    convolutions = () if isinstance(task, PoolTask) else task.convolutions
+    count = sum(1 + half.bias for half in convolutions)
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)
         T.func_attr({"tirx.noalias": True})
@@ -192,8 +203,11 @@ def _entry(
 
 def constants(device: Device, parts: Sequence[np.ndarray]) -> tuple[np.ndarray, list[int]]:
     """Copies of packed constants one behind the other; and their number, the bytes from one to the
-    next, and where in each the constants but the first begin.
+    next, and where in each the constants but the first begin. Without constants a blob nobody
+    reads.
     """
+    if not parts:
+        return memory.aligned_bytes(memory.aligned(1), zero=True), [1, 0]
     raw = [np.ascontiguousarray(p, np.float32).reshape(-1).view(np.uint8) for p in parts]
     ends = list(itertools.accumulate(memory.aligned(p.size) for p in raw))
     stride, offsets = ends[-1], [0, *ends[:-1]]

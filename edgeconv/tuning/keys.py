@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeconv import codegen, schedules
-from edgeconv.schedules import FAMILIES
+from edgeconv.schedules import FAMILIES, pooling
 from edgeconv.schedules.pairs import PAIRS
 from edgeconv.targets import Device
-from edgeconv.tuning.families import Schedule, TwoKernels
-from edgeconv.workload import ConvTask, PairTask, Task
+from edgeconv.tuning.families import PoolFamily, Schedule, TwoKernels
+from edgeconv.workload import ConvTask, PairTask, PoolTask, Task
 
 DIGEST = 16  # hexadecimal digits
 _NOT_OF_THE_CPU = ("name", "description", "cores", "ghz")
@@ -64,7 +64,8 @@ def task_from_json(data: Mapping[str, Any]) -> Task:
     Raises:
         KeyError, TypeError, ValueError: it is no task.
     """
-    task: Task = _decoded(PairTask if "first" in data else ConvTask, data)
+    kind = PairTask if "first" in data else PoolTask if "window" in data else ConvTask
+    task: Task = _decoded(kind, data)
     if task_json(task) != data:
         raise ValueError("a task with fields that mean nothing")
     return task
@@ -121,7 +122,8 @@ def source_hash(family: Schedule) -> str:
     if isinstance(family, TwoKernels):
         return digest([source_hash(f) for f in (*FAMILIES, *PAIRS)])
     folder = Path(schedules.__file__).parent
-    wanted, found = [family.compute.__module__.rpartition(".")[2]], set[str]()
+    own = pooling.__name__ if isinstance(family, PoolFamily) else family.compute.__module__
+    wanted, found = [own.rpartition(".")[2]], set[str]()
     while wanted:
         name = wanted.pop()
         if name not in found:

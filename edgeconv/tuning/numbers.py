@@ -1,7 +1,8 @@
-"""Whole numbers for a convolution task, what it must make of them, and whether a kernel did.
+"""Whole numbers for a convolution or a pool, what it must make of them, and whether a kernel did.
 
 Small whole numbers are summed exactly in float32, in any order: a kernel that sums the products of
-the definition must be right to the last bit. Winograd's is allowed a bound instead.
+the definition must be right to the last bit, and so must one that takes the largest. Winograd's and
+averages are allowed a bound instead.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tvm import te
 from edgeconv.layout import Layout
 from edgeconv.operators import registry
 from edgeconv.runtime.buffers import aligned
-from edgeconv.workload import Activation, Conv2d, ConvTask, Task
+from edgeconv.workload import Activation, Conv2d, ConvTask, PoolTask, Task
 
 UNTOUCHED = np.float32(-12345)  # what output buffers hold before
 PADDING_LANE = np.float32(999)  # what padding lanes of inputs hold: any finite value must do
@@ -45,6 +46,8 @@ class Numbers:
 def whole_numbers(task: Task, seed: int = 0) -> Numbers:
     """Seeded whole numbers from −4 to 4, and the exact result of the task."""
     rng = np.random.default_rng(seed)
+    if isinstance(task, PoolTask):
+        return _of_pool(rng, task)
     first, last = task.convolutions[0], task.convolutions[-1]
     conv = first.conv
     x = _draw(rng, conv.in_images, conv.in_channels, conv.height, conv.width)
@@ -71,6 +74,40 @@ def whole_numbers(task: Task, seed: int = 0) -> Numbers:
         residual = stored(whole, last.residual, PADDING_LANE)
     data = stored(x, first.data, PADDING_LANE)
     return Numbers(data, tuple(weights), tuple(biases), residual, out)
+
+
+def _of_pool(rng: np.random.Generator, task: PoolTask) -> Numbers:
+    window = task.window
+    x = _draw(rng, window.batch, window.in_channels, window.height, window.width)
+    out = stored(pooled(task, x), task.out, UNTOUCHED, rim=UNTOUCHED)
+    return Numbers(stored(x, task.data, PADDING_LANE), (), (), None, out)
+
+
+def pooled(task: PoolTask, x: np.ndarray) -> np.ndarray:
+    """The definition: NCHW maps to the largest of each window, or its mean. A window that lies in
+    the padding altogether has −infinity, or, of the part without padding, no mean: NaN.
+    """
+    window, largest = task.window, task.op == "max_pool2d"
+    top, left, bottom, right = window.padding
+    around = ((0, 0), (0, 0), (top, bottom), (left, right))
+    padded = np.pad(x, around, constant_values=np.float32(-np.inf if largest else 0))
+    inside = np.pad(np.ones_like(x[:1, :1]), around)
+    taps = list(np.ndindex(*window.kernel_size))
+    if largest:
+        return np.asarray(np.maximum.reduce([_tap(window, padded, *tap) for tap in taps]))
+    total = sum(_tap(window, padded, *tap) for tap in taps)
+    counts = sum(_tap(window, inside, *tap) for tap in taps)
+    count = counts if task.divisor == "valid" else np.float32(len(taps))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total / count, np.float32)
+
+
+def _tap(window: Conv2d, padded: np.ndarray, row: int, column: int) -> np.ndarray:
+    """What every output reads at one place of its window."""
+    (down, across), (high, wide) = window.stride, window.dilation
+    rows = slice(row * high, row * high + (window.out_height - 1) * down + 1, down)
+    columns = slice(column * wide, column * wide + (window.out_width - 1) * across + 1, across)
+    return padded[:, :, rows, columns]
 
 
 def _draw(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -215,17 +252,20 @@ def fault(task: Task, wanted: np.ndarray, got: np.ndarray, exact: bool) -> str |
 
     Padding lanes of the channels may hold anything.
     """
-    last = task.convolutions[-1]
-    block = last.out.block
-    used = np.arange(wanted.shape[1] * block).reshape(-1, block) < last.conv.out_channels
+    if isinstance(task, PoolTask):
+        layout, channels = task.out, task.window.out_channels
+    else:
+        layout, channels = task.convolutions[-1].out, task.convolutions[-1].conv.out_channels
+    used = np.arange(wanted.shape[1] * layout.block).reshape(-1, layout.block) < channels
     mask = np.broadcast_to(used[None, :, None, None, :], wanted.shape)
     foreign = mask & (wanted == UNTOUCHED)
     if (got[foreign] != UNTOUCHED).any():
         return "wrote outside its output"
     ours = mask & ~foreign
     right, result = wanted[ours], got[ours]
-    error = float(np.abs(result - right).max(initial=0))
-    scale = float(np.abs(right).max(initial=0))
+    same = (result == right) | (np.isnan(result) & np.isnan(right))
+    error = float(np.abs(result[~same] - right[~same]).max(initial=0))
+    scale = float(np.abs(right[np.isfinite(right)]).max(initial=0))
     limit = allowed(task, exact) * max(scale, 1)
     if error <= limit:
         return None
@@ -236,6 +276,8 @@ def allowed(task: Task, exact: bool) -> float:
     """Largest error of a right kernel, relative to the largest output."""
     if not exact:
         return INEXACT
+    if isinstance(task, PoolTask):
+        return 0.0 if task.op == "max_pool2d" else ROUNDED
     applied = [each.activation for each in task.convolutions]
     for each in task.convolutions:
         applied += [b.activation for b in each.conv.branches.members] if each.conv.branches else []

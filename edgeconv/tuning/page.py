@@ -26,8 +26,8 @@ def page(found: Mapping[str, Any]) -> str:
         ("CPU", f"{found['cpu_model']} ({found['cpu']}), {found['threads']} threads"),
         ("whole network", network_text(found["network"])),
         (
-            "convolutions, alone",
-            f"{found['speedup_of_convolutions']:.2f} times the default's speed",
+            "kernels, alone",
+            f"{found['speedup_of_kernels']:.2f} times the default's speed",
         ),
         ("time", f"{found['seconds']:.0f} s for {found['trials']} trials"),
         ("failures", f"{found['failures']}"),
@@ -55,7 +55,7 @@ def network_text(network: Mapping[str, Any] | None) -> str:
 
 
 def plot(points: Sequence[Mapping[str, Any]]) -> str:
-    """Speed of the convolutions over that of the default knobs, as seconds pass."""
+    """Speed of the kernels over that of the default knobs, as seconds pass."""
     if not points:
         return "<p>Nothing was measured.</p>"
     end = max(p["seconds"] for p in points) or 1.0
@@ -86,7 +86,7 @@ def plot(points: Sequence[Mapping[str, Any]]) -> str:
         f'<path d="{line}" fill="none" stroke="#1f6feb" stroke-width="2"/>'
         f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">seconds</text>'
         f'<text transform="translate(14,{_HEIGHT / 2}) rotate(-90)" text-anchor="middle">'
-        "convolutions, times the default's speed</text></svg>"
+        "kernels, times the default's speed</text></svg>"
     )
 
 

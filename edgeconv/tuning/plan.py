@@ -1,4 +1,4 @@
-"""What to tune: the distinct convolutions of a network, which of them, and how long."""
+"""What to tune: the distinct convolutions and pools of a network, which of them, and how long."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from edgeconv.schedules import FAMILIES
 from edgeconv.schedules.pairs import PAIRS
 from edgeconv.targets import Device
 from edgeconv.tuning import keys
-from edgeconv.tuning.families import Schedule
-from edgeconv.workload import PairTask, Task
+from edgeconv.tuning.families import POOLING, Schedule
+from edgeconv.workload import PairTask, PoolTask, Task
 
 TRIALS, EARLY_STOP, BATCH = 200, 64, 16
 
@@ -47,7 +47,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Item:
-    """A distinct convolution of the network, or two as one kernel.
+    """A distinct convolution of the network, or two as one kernel, or a pool.
 
     Attributes:
         number: in the order of the network, from 1.
@@ -72,16 +72,16 @@ class Item:
 
 
 def items(graph: Graph, device: Device, threads: int) -> list[Item]:
-    """The distinct convolutions of a network (which is changed).
+    """The distinct convolutions and pools of a network (which is changed).
 
     Raises:
         EdgeconvError: it has none.
     """
     found: dict[Task, list[str]] = {}
-    for layer, task in build.conv_tasks(graph, device, threads):
+    for layer, task in build.tunable_tasks(graph, device, threads):
         found.setdefault(task, []).append(layer)
     if not found:
-        raise EdgeconvError("the network has no convolutions: there is nothing to tune")
+        raise EdgeconvError("the network has no convolutions or pools: there is nothing to tune")
     return [Item(n, task, tuple(names)) for n, (task, names) in enumerate(found.items(), 1)]
 
 
@@ -113,6 +113,8 @@ def run_key(every: Sequence[Item], device: Device, options: Options) -> str:
     families: list[Schedule] = [*FAMILIES]
     if any(isinstance(i.task, PairTask) for i in every):
         families += PAIRS
+    if any(isinstance(i.task, PoolTask) for i in every):
+        families.append(POOLING)
     return keys.digest(
         {
             "tasks": [[keys.task_digest(i.task), len(i.layers)] for i in every],

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeconv.tuning import keys
-from edgeconv.tuning.families import SCHEDULES, takes_pairs
+from edgeconv.tuning.families import SCHEDULES, takes
 from edgeconv.tuning.lines import LONGEST
-from edgeconv.workload import PairTask, Task
+from edgeconv.workload import ConvTask, PairTask, PoolTask, Task
 
 FORMAT = 1
 _KINDS: dict[str, type | tuple[type, ...]] = {
@@ -39,6 +39,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "source": str,
     "date": str,
 }
+_TASKS = {ConvTask: "one convolution", PairTask: "two convolutions", PoolTask: "a pool"}
 _MOST_US = 1e9  # a kernel takes less than 1000 s
 
 
@@ -60,7 +61,7 @@ class Record:
     """The best that was found for a task.
 
     Attributes:
-        task: the workload with layouts and what is fused; or two, as one kernel.
+        task: the workload with layouts and what is fused; or two, as one kernel; or a pool.
         family, knobs: the schedule.
         median_us, spread_us: of a run, the spread from the 25th to the 75th percentile.
         default_us: median of the default knobs, measured in turns with it.
@@ -225,12 +226,11 @@ def _checked(data: dict[str, Any]) -> Record:
     try:
         task = keys.task_from_json(data["task"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"field 'task' is no convolution: {error}") from None
-    if isinstance(task, PairTask) != takes_pairs(family):
-        count = "two convolutions" if isinstance(task, PairTask) else "one convolution"
-        raise ValueError(f"field 'task' is {count}, which {family.name} does not take")
+        raise ValueError(f"field 'task' is no convolution or pool: {error}") from None
+    if type(task) is not takes(family):
+        raise ValueError(f"field 'task' is {_TASKS[type(task)]}, which {family.name} does not take")
     if task.workload != data["workload"]:
-        raise ValueError("fields 'workload' and 'task' are of different convolutions")
+        raise ValueError("fields 'workload' and 'task' are of different workloads")
     fields = {f.name: data[f.name] for f in dataclasses.fields(Record)}
     return Record(**{**fields, "task": task, "knobs": knobs_from_json(family.name, data["knobs"])})
 

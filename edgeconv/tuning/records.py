@@ -19,13 +19,13 @@ from edgeconv import strategy
 from edgeconv.errors import EdgeconvError
 from edgeconv.schedules import Family
 from edgeconv.schedules.pairs import PairFamily
-from edgeconv.strategy import Tuned, TunedPair
+from edgeconv.strategy import Tuned, TunedPair, TunedPool
 from edgeconv.targets import Device
 from edgeconv.tuning import keys
-from edgeconv.tuning.families import SCHEDULES, TWO_KERNELS
+from edgeconv.tuning.families import POOLING, SCHEDULES, TWO_KERNELS
 from edgeconv.tuning.lines import append_line, read_lines
 from edgeconv.tuning.record import Fault, Record, from_line
-from edgeconv.workload import ConvTask, PairTask, Task
+from edgeconv.workload import ConvTask, PairTask, PoolTask, Task
 
 
 @dataclass(frozen=True)
@@ -111,16 +111,16 @@ def illegal(record: Record, device: Device) -> str | None:
     """Why a family can't take the record's knobs on this device; None if it can."""
     family: Any = SCHEDULES[record.family]
     task, knobs = record.task, record.knobs
-    if isinstance(task, PairTask):
-        mismatch = family.supports(task, device)
-    else:
+    if isinstance(task, ConvTask):
         mismatch = strategy.refusal(family, task, device)
+    else:
+        mismatch = family.supports(task, device)
     if mismatch is not None:
         return f"{family.name} refuses the task: {mismatch}"
-    if isinstance(task, PairTask):
-        known = family.has(task, knobs, device)
-    else:
+    if isinstance(task, ConvTask):
         known = knobs in set(family.candidates(task, device))
+    else:
+        known = family.has(task, knobs, device)
     return None if known else f"knobs that {family.name} does not have for the task"
 
 
@@ -156,6 +156,13 @@ class Records:
             return None
         return TunedPair(family, record.knobs, f"tuned: {record.summary}")
 
+    def find_pool(self, task: PoolTask, device: Device, exact: bool) -> TunedPool | None:
+        """Knobs of the newest record for a pool."""
+        record = self.record(task, device, exact)
+        if record is None or record.family != POOLING.name:
+            return None
+        return TunedPool(record.knobs, f"tuned: {record.summary}")
+
     def apart(self, task: PairTask, device: Device, exact: bool) -> str | None:
         """Why a pair is not to be fused, if the records for it, in whatever layouts, agree that two
         kernels are faster.
@@ -169,7 +176,7 @@ class Records:
         return f"measured: two kernels have {best.summary}"
 
     def record(self, task: Task, device: Device, exact: bool) -> Record | None:
-        """The record `find` and `find_pair` go by."""
+        """The record that `find`, `find_pair` and `find_pool` go by."""
         key = (keys.task_digest(task), keys.profile_digest(device), device.cores)
         fitting = [s for s in self._by_task.get(key, []) if _answers(s.record, exact)]
         for item in sorted(fitting, key=lambda s: s.record.date, reverse=True):

@@ -22,7 +22,7 @@ def summary(tuner: Tuner, model: str, network: dict[str, Any] | None) -> dict[st
         "trials": tuner.trials,
         "failures": sum(len(s.failures) for s in tuner.states),
         "repeated": getattr(tuner.runner, "repeated", 0),
-        "speedup_of_convolutions": round(tuner.speedup, 4),
+        "speedup_of_kernels": round(tuner.speedup, 4),
         "network": network,
         "tasks": [_task(tuner, s) for s in tuner.states],
         "history": history(tuner),
@@ -63,8 +63,8 @@ def _state(state: TaskState) -> str:
 
 
 def history(tuner: Tuner) -> list[dict[str, Any]]:
-    """Points in time: seconds, trials so far, and how much faster the convolutions are together,
-    by the best of each task then.
+    """Points in time: seconds, trials so far, and how much faster the tasks are together, by
+    the best of each then.
     """
     by_digest = {keys.task_digest(s.item.task): s for s in tuner.states}
     best = dict.fromkeys(by_digest, 1.0)

@@ -1,4 +1,4 @@
-"""Tunes the convolutions of a network: search, finals, records; it goes on where it was killed.
+"""Tunes the kernels of a network: search, finals, records; it goes on where it was killed.
 
 Each batch of candidates goes to the task where the most can be gained: by its share of the
 network's time, and by what its last batches brought. All that is measured is in the journal before
@@ -154,13 +154,13 @@ class Tuner:
         return sum(s.search.tried for s in self.states)
 
     def share(self, state: TaskState) -> float:
-        """Part of the convolutions' time, with default knobs."""
+        """Part of the time of all tasks, with default knobs."""
         total = sum(s.weight_us for s in self.states)
         return state.weight_us / total if total else 0.0
 
     @property
     def speedup(self) -> float:
-        """Of the convolutions measured so far, together, as measured alone."""
+        """Of the tasks measured so far, together, as measured alone."""
         before = sum(s.weight_us for s in self.states)
         after = sum(s.weight_us * s.best_ratio for s in self.states)
         return before / after if after else 1.0

@@ -14,6 +14,8 @@ from tests.schedules.pairs import cases as pair_cases
 from tests.tuning.making import device, record
 from tests.tuning.test_pairs import APART
 from tests.tuning.test_pairs import record as pair_record
+from tests.tuning.test_pools import record as pool_record
+from tests.tuning.test_pools import tasks as pools
 
 TARGET = ("--target", "raspberry-pi-4", "--threads", 1)
 
@@ -22,7 +24,7 @@ TARGET = ("--target", "raspberry-pi-4", "--threads", 1)
 def stem(model: Path) -> ConvTask:
     """The task of the model's first layer."""
     on = device()
-    return dict(build.conv_tasks(api.import_graph(model), on, 1))["stem"]
+    return dict(build.tunable_tasks(api.import_graph(model), on, 1))["stem"]
 
 
 def layer(shown: dict[str, object], name: str) -> dict[str, str]:
@@ -178,3 +180,21 @@ def test_what_is_not_there(cli, tmp_path: Path) -> None:
     done = cli("records", "export", tmp_path / "new", "--from", tmp_path)
     assert done.status == 1
     assert "no records to export" in done.err
+
+
+def test_records_of_pools(cli, tmp_path: Path) -> None:
+    """Are listed, checked, merged, shipped and pruned like others."""
+    mine, other, shipped = (tmp_path / name for name in ("mine", "other", "shipped"))
+    on = device(threads=2)
+    path = records.append(mine, pool_record(pools()[2], on))
+    records.append(mine, pool_record(pools()[2], on, date="2026-11-22T10:00:00+00:00"))
+    records.append(mine, pool_record(pools()[2], on, source="0" * 16, threads=1))
+    assert path.name == "pooling.jsonl"
+    rows = cli("records", "list", mine).out.splitlines()[1:]
+    assert [row.split()[-1] for row in rows] == ["superseded", "yes", "version"]
+    assert all(" avg_pool2d 2*20x7x9->20 k3x2 s1x2 p2,0,0,1 " in row for row in rows)
+    assert "3 records, 2 of this version; 0 faults" in cli("records", "verify", mine).out
+    assert cli("records", "merge", mine, "--into", other, "--json").json["added"] == 3
+    assert cli("records", "export", shipped, "--from", other, "--json").json["exported"] == 1
+    assert cli("records", "prune", "--into", other, "--json").json["kept"] == 1
+    assert records.load(on, [shipped]).find_pool(pools()[2], on, exact=True) is not None

@@ -35,7 +35,7 @@ def test_the_live_table(tmp_path: Path, width: int) -> None:
     by_time = sorted(times, key=times.__getitem__, reverse=True)
     assert [line.split()[0] for line in last[:4]] == ["#", *by_time]
     assert all(" 32 " in line for line in last[1:4])
-    assert "96 trials; convolutions" in last[-2]
+    assert "96 trials; kernels" in last[-2]
     assert last[-1].startswith("final of ")
     assert "at most" in pictures[0]
 

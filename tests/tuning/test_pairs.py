@@ -19,7 +19,7 @@ import tvm
 import edgeconv
 from edgeconv import api, fusion
 from edgeconv.benchmarks.onnx_builder import Builder
-from edgeconv.build import Layer, conv_tasks
+from edgeconv.build import Layer, tunable_tasks
 from edgeconv.schedules.pairs import pair_family
 from edgeconv.targets import Device
 from edgeconv.tuning import bench, candidates, kernels, keys, plan, records, whole
@@ -70,7 +70,7 @@ def pair_in(proto: onnx.ModelProto, on: Device) -> PairTask:
 
 
 def tasks(proto: onnx.ModelProto, on: Device) -> tuple[tuple[str, Any], ...]:
-    return conv_tasks(api.import_graph(proto), on, on.cores)
+    return tunable_tasks(api.import_graph(proto), on, on.cores)
 
 
 def record(task: PairTask, on: Device, candidate: Candidate, **changes: Any) -> Record:

@@ -176,7 +176,7 @@ DAMAGE: dict[str, tuple[bytes, str]] = {
         "knob 'rows' is 1.5",
     ),
     "no convolution": (with_field(task={"conv": {}}), "no convolution"),
-    "another workload": (with_field(workload="1x1x1->1"), "different convolutions"),
+    "another workload": (with_field(workload="1x1x1->1"), "different workloads"),
     "a folder elsewhere": (with_field(folder="../../etc"), "not the name of a folder"),
     "no date": (with_field(date="yesterday"), "not a date"),
     "no threads": (with_field(threads=0), "'threads' is 0"),
