@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import numpy as np
@@ -13,6 +14,8 @@ import edgeconv
 from edgeconv import fusion, targets
 from edgeconv.benchmarks.onnx_builder import Builder
 from edgeconv.graph.ir import Graph, Node
+from edgeconv.layout import Layout
+from edgeconv.workload import Conv2d, ConvTask, PairTask
 
 
 class Always(fusion.Judge):
@@ -148,3 +151,19 @@ def test_memory_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
         return edgeconv.compile(expanding(), threads=1).manifest.workspace_bytes
 
     assert workspace(Never) - workspace(Always) > 4 * 96 * 112 * 112 / 2
+
+
+@pytest.mark.parametrize("channels, hidden", [(64, False), (128, True)])
+def test_deep_pointwise_convolutions_stay_alone(channels: int, hidden: bool) -> None:
+    """From 128 input channels on, computing hides how the map is moved, if there is an L3 cache."""
+    one = Conv2d.parse(f"{channels}x112x112->{channels} k1x1")
+    other = Conv2d.parse(f"{channels}x112x112->{channels} k3x3 p1,1,1,1 g{channels}")
+    task = PairTask(
+        ConvTask(one, Layout(16), Layout(1), True, None, None),
+        ConvTask(other, Layout(1), Layout(16), True, None, None),
+    )
+    device = targets.load("x86-avx512")
+    choice = fusion.choose(task, device)
+    assert choice.hidden is hidden and (not choice.saved or not hidden)
+    assert ("computing hides" in choice.why_not) is hidden
+    assert not fusion.choose(task, dataclasses.replace(device, l3_kib=0)).hidden
