@@ -153,7 +153,7 @@ def test_memory_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     assert workspace(Never) - workspace(Always) > 4 * 96 * 112 * 112 / 2
 
 
-@pytest.mark.parametrize("channels, hidden", [(64, False), (128, True)])
+@pytest.mark.parametrize(("channels", "hidden"), [(64, False), (128, True)])
 def test_deep_pointwise_convolutions_stay_alone(channels: int, hidden: bool) -> None:
     """From 128 input channels on, computing hides how the map is moved, if there is an L3 cache."""
     one = Conv2d.parse(f"{channels}x112x112->{channels} k1x1")
@@ -164,6 +164,7 @@ def test_deep_pointwise_convolutions_stay_alone(channels: int, hidden: bool) -> 
     )
     device = targets.load("x86-avx512")
     choice = fusion.choose(task, device)
-    assert choice.hidden is hidden and (not choice.saved or not hidden)
+    assert choice.hidden is hidden
+    assert not choice.saved or not hidden
     assert ("computing hides" in choice.why_not) is hidden
     assert not fusion.choose(task, dataclasses.replace(device, l3_kib=0)).hidden
