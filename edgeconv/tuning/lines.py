@@ -13,14 +13,19 @@ LONGEST = 1 << 20  # bytes of a line
 LARGEST = 1 << 30  # bytes of a file
 
 
-def read_lines(path: Path) -> tuple[list[bytes], str | None]:
-    """The lines of a file, a last one without its end included; or why it can't be read."""
+def read_lines(path: Path, *, held: bool = False) -> tuple[list[bytes], str | None]:
+    """The lines of a file, a last one without its end included; or why it can't be read. `held`:
+    the caller holds its lock.
+    """
     try:
         if not path.is_file():
             return [], "not a regular file"
         if path.stat().st_size > LARGEST:
             return [], f"larger than {LARGEST >> 20} MiB"
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            if not held:  # a line that is being appended is not seen in part
+                fcntl.flock(file, fcntl.LOCK_SH)
+            data = file.read()
     except OSError as error:
         return [], f"can't be read: {error.strerror or error}"
     return data.removesuffix(b"\n").split(b"\n") if data else [], None
@@ -76,7 +81,7 @@ def rewrite(path: Path, keep: Sequence[str], known: Sequence[bytes]) -> None:
         OSError: it can't be written; the file is then as before.
     """
     with _locked(path):
-        now, problem = read_lines(path)
+        now, problem = read_lines(path, held=True)
         if problem is not None:
             raise OSError(problem)
         lines = [line.encode() for line in keep] + now[len(known) :]
