@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from edgeconv import strategy
@@ -67,7 +67,7 @@ class PairChoice:
     @property
     def knobs_text(self) -> str:
         """The knobs as "name=value" words."""
-        return " ".join(f"{k}={v}" for k, v in asdict(self.knobs).items())
+        return strategy.words(self.knobs)
 
     @property
     def reason(self) -> str:

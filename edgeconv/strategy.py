@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from edgeconv.errors import BuildError
 from edgeconv.schedules import FAMILIES, Family
@@ -11,6 +11,13 @@ from edgeconv.schedules.common import Mismatch
 from edgeconv.schedules.pairs import PairFamily
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask, PairTask, PoolTask
+
+FamilyT = TypeVar("FamilyT")
+
+
+def words(knobs: Any) -> str:
+    """Knobs as "name=value" words."""
+    return " ".join(f"{k}={v}" for k, v in asdict(knobs).items())
 
 
 @dataclass(frozen=True)
@@ -34,31 +41,14 @@ class Choice:
     @property
     def knobs_text(self) -> str:
         """The knobs as "name=value" words."""
-        return " ".join(f"{k}={v}" for k, v in asdict(self.knobs).items())
+        return words(self.knobs)
 
 
 @dataclass(frozen=True)
-class Tuned:
+class Tuned(Generic[FamilyT]):
     """What a record says of a task: family, knobs, and a sentence for `edgeconv explain`."""
 
-    family: Family
-    knobs: Any
-    reason: str
-
-
-@dataclass(frozen=True)
-class TunedPair:
-    """What a record says of two convolutions in one kernel; see `Tuned`."""
-
-    family: PairFamily
-    knobs: Any
-    reason: str
-
-
-@dataclass(frozen=True)
-class TunedPool:
-    """What a record says of a pool: knobs, and a sentence for `edgeconv explain`."""
-
+    family: FamilyT
     knobs: Any
     reason: str
 
@@ -66,13 +56,13 @@ class TunedPool:
 class RecordSource(Protocol):
     """Where tuned knobs come from."""
 
-    def find(self, task: ConvTask, device: Device, exact: bool) -> Tuned | None:
+    def find(self, task: ConvTask, device: Device, exact: bool) -> Tuned[Family] | None:
         """The record that holds for the task on `device.cores` threads; None if there is none."""
 
-    def find_pair(self, task: PairTask, device: Device, exact: bool) -> TunedPair | None:
+    def find_pair(self, task: PairTask, device: Device, exact: bool) -> Tuned[PairFamily] | None:
         """The same for a pair that is fused; None also where two kernels are faster."""
 
-    def find_pool(self, task: PoolTask, device: Device, exact: bool) -> TunedPool | None:
+    def find_pool(self, task: PoolTask, device: Device, exact: bool) -> Tuned[Any] | None:
         """The same for a pool."""
 
     def apart(self, task: PairTask, device: Device, exact: bool) -> str | None:

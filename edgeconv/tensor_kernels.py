@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from edgeconv.schedules import (
     tensor_expr,
 )
 from edgeconv.schedules.tensor_expr import TensorTask
-from edgeconv.strategy import RecordSource
+from edgeconv.strategy import RecordSource, words
 from edgeconv.targets import Device
 from edgeconv.workload import PoolTask
 
@@ -88,8 +88,8 @@ def _pool(pool: PoolTask, device: Device, exact: bool, records: RecordSource | N
         reason = "default knobs; columns shared by neighbouring outputs"
     else:
         knobs, reason = tuned.knobs, tuned.reason
-    words = " ".join(f"{k}={v}" for k, v in asdict(knobs).items())
-    return Choice("pooling", reason, partial(pooling.build, pool, device, knobs), words, pool)
+    build = partial(pooling.build, pool, device, knobs)
+    return Choice("pooling", reason, build, words(knobs), pool)
 
 
 def _moved_channels(node: Node) -> list[tuple[int, int]] | None:

@@ -19,10 +19,10 @@ from edgeconv import strategy
 from edgeconv.errors import EdgeconvError
 from edgeconv.schedules import Family
 from edgeconv.schedules.pairs import PairFamily
-from edgeconv.strategy import Tuned, TunedPair, TunedPool
+from edgeconv.strategy import FamilyT, Tuned
 from edgeconv.targets import Device
 from edgeconv.tuning import keys
-from edgeconv.tuning.families import POOLING, SCHEDULES, TWO_KERNELS
+from edgeconv.tuning.families import SCHEDULES, TWO_KERNELS, PoolFamily
 from edgeconv.tuning.lines import append_line, read_lines
 from edgeconv.tuning.record import Fault, Record, from_line
 from edgeconv.workload import ConvTask, PairTask, PoolTask, Task
@@ -140,28 +140,27 @@ class Records:
         for item in stored:
             self._add(item)
 
-    def find(self, task: ConvTask, device: Device, exact: bool) -> Tuned | None:
+    def find(self, task: ConvTask, device: Device, exact: bool) -> Tuned[Family] | None:
         """Family and knobs of the newest record for the task on `device.cores` threads."""
+        return self._tuned(Family, task, device, exact)
+
+    def find_pair(self, task: PairTask, device: Device, exact: bool) -> Tuned[PairFamily] | None:
+        """The same for two convolutions in one kernel; None where two kernels are faster."""
+        return self._tuned(PairFamily, task, device, exact)
+
+    def find_pool(self, task: PoolTask, device: Device, exact: bool) -> Tuned[PoolFamily] | None:
+        """The same for a pool."""
+        return self._tuned(PoolFamily, task, device, exact)
+
+    def _tuned(
+        self, kind: type[FamilyT], task: Task, device: Device, exact: bool
+    ) -> Tuned[FamilyT] | None:
+        """What the record says, if its schedule is of that kind."""
         record = self.record(task, device, exact)
         family = None if record is None else SCHEDULES[record.family]
-        if record is None or not isinstance(family, Family):
+        if record is None or not isinstance(family, kind):
             return None
         return Tuned(family, record.knobs, f"tuned: {record.summary}")
-
-    def find_pair(self, task: PairTask, device: Device, exact: bool) -> TunedPair | None:
-        """The same for two convolutions in one kernel; None where two kernels are faster."""
-        record = self.record(task, device, exact)
-        family = None if record is None else SCHEDULES[record.family]
-        if record is None or not isinstance(family, PairFamily):
-            return None
-        return TunedPair(family, record.knobs, f"tuned: {record.summary}")
-
-    def find_pool(self, task: PoolTask, device: Device, exact: bool) -> TunedPool | None:
-        """Knobs of the newest record for a pool."""
-        record = self.record(task, device, exact)
-        if record is None or record.family != POOLING.name:
-            return None
-        return TunedPool(record.knobs, f"tuned: {record.summary}")
 
     def apart(self, task: PairTask, device: Device, exact: bool) -> str | None:
         """Why a pair is not to be fused, if the records for it, in whatever layouts, agree that two
