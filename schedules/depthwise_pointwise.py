@@ -106,14 +106,6 @@ def _second(task: PairTask) -> ConvTask:
     return dataclasses.replace(task.second, data=Layout(task.first.data.block))
 
 
-def candidates(task: PairTask, device: Device) -> Iterator[Knobs]:
-    """Every legal setting: the space both the default and the tuner choose from."""
-    tiles, others = tile_pairs(task, device)
-    for tile in tiles:
-        for in_tile in others:
-            yield from strips(task, device, tile, in_tile)
-
-
 def tile_pairs(task: PairTask, device: Device) -> tuple[list[Tile], list[tuple[int, int, bool]]]:
     """Register tiles of the pointwise and of the depthwise convolution; any two go together."""
     tiles = list(product_tile.tiles(_second(task), device))

@@ -55,11 +55,12 @@ from edgeconv.schedules.padding import (
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
-# Measured on Zen 5 over 156 shapes: what LLVM spills is what a row's pixels, held for every
+# Measured on Zen 5 over 220 shapes: what LLVM spills is what a row's pixels, held for every
 # channel of a group, and the accumulators take beyond the registers that nothing else needs.
-NOT_HELD = 6  # registers for permutes, weights and indices
-MORE_PERMUTES = 8  # of them where permutes cross 128 bits
-SPILL = 0.3  # cycles of one register, for each channel of the group and row of the kernel
+NOT_HELD = 7  # registers for permutes, weights and indices
+MORE_PERMUTES = 7  # of them where permutes cross 128 bits
+PERMUTE = 0.7  # of a multiply-add, beside them: another port takes part of the permutes
+SPILL = 0.45  # cycles of one register, for each channel of the group and row of the kernel
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,12 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     latency = r * s * width * met * FMA_LATENCY
     busy = max(fmas / device.fma_ports, (loads + r * s * width) / device.load_ports, latency)
     # permutes take the multiplier's ports on most cores
-    cycles = max(busy, (fmas + permutes) / device.fma_ports)
+    permute = PERMUTE if device.memory_operands else 1.0
+    cycles = max(busy, (fmas + permute * permutes) / device.fma_ports)
     if device.memory_operands and width > 1:
         needed = pixels + knobs.rows * row + NOT_HELD + (MORE_PERMUTES if width > 4 else 0)
         cycles += SPILL * max(0, needed - device.vector_registers) * width * r * met
-    overhead = 12 + 3 * pixels + (0 if knobs.unroll_kw else 2 * r * s)
+    overhead = 10 + 1.5 * pixels + (0 if knobs.unroll_kw else 2 * r * s)
     return space.tiles * (cycles + overhead)
 
 

@@ -27,15 +27,13 @@ TILES, DEPTHWISE_TILES = 32, 8  # of each convolution, among what is worth measu
 class PairFamily:
     """One row: a name and the functions of its module; see `Family`.
 
-    `pack` returns all constants in the order of the kernel's parameters. `candidates` are all
-    `strips` of every two `tile_pairs`, too many to look through for each task.
+    `pack` returns all constants in the order of the kernel's parameters.
     """
 
     name: str
     title: str
     knobs: type[Any]  # the dataclass of its settings; a tile of each convolution comes first
     supports: Callable[[PairTask, Device], Mismatch | None]
-    candidates: Callable[[PairTask, Device], Iterator[Any]]
     tile_pairs: Callable[[PairTask, Device], tuple[list[Tile], list[DepthwiseTile]]]
     strips: Callable[[PairTask, Device, Tile, DepthwiseTile], Iterator[Any]]
     default_knobs: Callable[[PairTask, Device], Any]
@@ -53,6 +51,15 @@ class PairFamily:
         """The scheduled kernel `(data, weight, [bias], weight, [bias], [residual], out)`."""
         sch = Schedule(self.compute(task, knobs))
         return self.schedule(sch, task, knobs, device).mod["main"]
+
+    def candidates(self, task: PairTask, device: Device) -> Iterator[Any]:
+        """Every legal setting: the `strips` of any two `tile_pairs`, too many to look through for
+        each task.
+        """
+        tiles, others = self.tile_pairs(task, device)
+        for tile in tiles:
+            for other in others:
+                yield from self.strips(task, device, tile, other)
 
     def has(self, task: PairTask, knobs: Any, device: Device) -> bool:
         """Whether these are among the candidates."""

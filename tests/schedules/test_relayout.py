@@ -17,6 +17,7 @@ from edgeconv.targets import Device, host, load
 from tests.e2e.models import ModelMaker
 
 SHAPES = [(1, 64, 8, 8), (2, 60, 13, 17), (1, 17, 4, 4), (1, 512, 7, 7), (3, 33, 5, 40)]
+SHAPES += [(1, 37, 32, 32), (2, 16, 31, 33)]  # planes a page apart, and nearly so
 HALOS = [(0, 0, 0, 0), (1, 1, 1, 1), (2, 0, 1, 3)]
 
 
