@@ -59,7 +59,7 @@ from edgeconv.workload import Conv2d, ConvTask
 # channel of a group, and the accumulators take beyond the registers that nothing else needs.
 NOT_HELD = 7  # registers for permutes, weights and indices
 MORE_PERMUTES = 7  # of them where permutes cross 128 bits
-PERMUTE = 0.7  # of a multiply-add, beside them: another port takes part of the permutes
+PERMUTE = 0.6  # of a multiply-add, beside them: another port takes part of the permutes
 SPILL = 0.45  # cycles of one register, for each channel of the group and row of the kernel
 
 
@@ -160,7 +160,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     if device.memory_operands and width > 1:
         needed = pixels + knobs.rows * row + NOT_HELD + (MORE_PERMUTES if width > 4 else 0)
         cycles += SPILL * max(0, needed - device.vector_registers) * width * r * met
-    overhead = 10 + 1.5 * pixels + (0 if knobs.unroll_kw else 2 * r * s)
+    overhead = 12 + 3 * pixels + (0 if knobs.unroll_kw else 2 * r * s)
     return space.tiles * (cycles + overhead)
 
 

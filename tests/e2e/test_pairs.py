@@ -168,3 +168,19 @@ def test_deep_pointwise_convolutions_stay_alone(channels: int, hidden: bool) -> 
     assert not choice.saved or not hidden
     assert ("computing hides" in choice.why_not) is hidden
     assert not fusion.choose(task, dataclasses.replace(device, l3_kib=0)).hidden
+
+
+@pytest.mark.parametrize(("channels", "size", "hidden"), [(64, 56, True), (128, 112, False)])
+def test_what_a_pointwise_convolution_reads_ahead_is_not_fused(
+    channels: int, size: int, hidden: bool
+) -> None:
+    """A depthwise convolution before it stays alone, unless the map is large or no L3 cache is."""
+    one = Conv2d.parse(f"{channels}x{size}x{size}->{channels} k3x3 p1,1,1,1 g{channels}")
+    other = Conv2d.parse(f"{channels}x{size}x{size}->{channels} k1x1")
+    task = PairTask(
+        ConvTask(one, Layout(16, one.padding), Layout(1), True, None, None),
+        ConvTask(other, Layout(1), Layout(16), True, None, None),
+    )
+    device = targets.load("x86-avx512")
+    assert fusion.choose(task, device).hidden is hidden
+    assert not fusion.choose(task, dataclasses.replace(device, l3_kib=0)).hidden
