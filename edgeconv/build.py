@@ -20,6 +20,7 @@ from tvm import tirx
 from edgeconv import codegen, fusion, memory, strategy, tensor_kernels
 from edgeconv.codegen import Operand, Step
 from edgeconv.errors import BuildError
+from edgeconv.graph.fuse_pairs import fuse_pairs
 from edgeconv.graph.grouped_layout import row_values
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.layout import choose_layouts, conv_task, is_scheduled_conv, pair_task
@@ -34,7 +35,7 @@ from edgeconv.schedules import tensor_expr
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask
 from edgeconv.strategy import RecordSource
 from edgeconv.targets import Device
-from edgeconv.workload import ConvTask, Task
+from edgeconv.workload import ConvTask, PairTask, Task
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,10 @@ class _Builder:
         exact: bool,
         progress: Callable[[str], None],
         records: RecordSource | None,
+        offer: bool = False,
     ) -> None:
         self.graph, self.device, self.exact, self.progress = graph, device, exact, progress
-        self.records = records
+        self.records, self.offer = records, offer
         self.tasks: list[tuple[str, Task]] = []
         self.constants = _Constants()
         self.kernels: dict[Hashable, str] = {}
@@ -142,6 +144,8 @@ class _Builder:
         """Graph passes, layouts, and a kernel call for every node; kernels only if `generate`."""
         self.progress("optimising the graph")
         optimise(self.graph, self.device.lanes, self.pairs)
+        if self.offer:
+            fuse_pairs(self.graph, self.pairs.offered)
         rows = row_values(self.graph, self.device.lanes, self._cycles)
         self.plan = choose_layouts(self.graph, self.device.lanes, rows)
         self.progress("scheduling kernels")
@@ -365,6 +369,17 @@ def tunable_tasks(graph: Graph, device: Device, threads: int) -> tuple[tuple[str
     builder = _Builder(graph, device, False, lambda _: None, None)
     builder.lower(generate=False)
     return tuple(builder.tasks)
+
+
+def offered_pairs(graph: Graph, device: Device, threads: int) -> tuple[tuple[str, PairTask], ...]:
+    """(layer, task) of pairs that are two kernels by default and might be faster as one, in order.
+    The graph is changed.
+    """
+    device = dataclasses.replace(device, cores=threads)
+    builder = _Builder(graph, device, False, lambda _: None, None, offer=True)
+    builder.lower(generate=False)
+    pairs = ((name, t) for name, t in builder.tasks if isinstance(t, PairTask))
+    return tuple((name, task) for name, task in pairs if not fusion.fuses(task, device))
 
 
 def build(

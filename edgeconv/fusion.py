@@ -98,7 +98,8 @@ class PairChoice:
 class Judge:
     """Tells what fusing two nodes of a graph saves, and remembers why it does not pay.
 
-    What was measured goes before the estimate: pairs that records call faster apart stay apart.
+    What was measured goes before the estimate: pairs that records call faster apart stay apart,
+    those they call faster in one kernel are fused.
     """
 
     def __init__(
@@ -109,9 +110,37 @@ class Judge:
 
     def __call__(self, graph: Graph, first: Node, second: Node) -> float:
         """Cycles saved, 0 where it does not pay."""
+        if (found := self._assess(graph, first, second)) is None:
+            return 0.0
+        task, choice, lost = found
+        measured: str | None = None
+        if self.records is not None and not lost:
+            gain = self.records.fused(task, self.device, self.exact)
+            if gain is not None and not choice.saved:
+                return max(1.0, choice.apart * (1 - 1 / gain))
+            measured = self.records.apart(task, self.device, self.exact)
+        why_not = f"fusing with the next layer: {measured}" if measured else choice.why_not
+        if measured or not choice.saved:
+            self._refused[first] = (choice.family.name, why_not)
+            return 0.0
+        return choice.saved
+
+    def offered(self, graph: Graph, first: Node, second: Node) -> float:
+        """Cycles that the estimates of one kernel and of two differ by, 0 if one is not less: what
+        is worth measuring where it is not fused by default.
+        """
+        found = self._assess(graph, first, second)
+        if found is None or found[2] or found[1].saved:
+            return 0.0
+        return max(0.0, found[1].apart - found[1].cycles)
+
+    def _assess(
+        self, graph: Graph, first: Node, second: Node
+    ) -> tuple[PairTask, PairChoice, float] | None:
+        """The task, its schedule, and cycles lost at the network's ends, which are added to it."""
         maps = (first.inputs[0], first.output, second.output)
         if any(v.shape[2:] == (1, 1) for v in maps):
-            return 0.0
+            return None
         task = expected_task(first, second, self.device.lanes)
         choice = choose(task, self.device)
         lost = 0.0  # a depthwise convolution alone reads and writes row-major maps itself
@@ -120,15 +149,7 @@ class Judge:
         ends = second.output in graph.outputs
         if ends and second.attrs.get("has_residual"):
             lost += 4 * second.output.size / COPY_BYTES
-        choice = dataclasses.replace(choice, cycles=choice.cycles + lost)
-        if not choice.saved:
-            self._refused[first] = (choice.family.name, choice.why_not)
-            return 0.0
-        measured = self.records and self.records.apart(task, self.device, self.exact)
-        if measured:
-            self._refused[first] = (choice.family.name, f"fusing with the next layer: {measured}")
-            return 0.0
-        return choice.saved
+        return task, dataclasses.replace(choice, cycles=choice.cycles + lost), lost
 
     def refused(self, node: Node) -> tuple[tuple[str, str], ...]:
         """Why a node is not fused with the next, if it could be."""
@@ -138,15 +159,32 @@ class Judge:
 def expected_task(first: Node, second: Node, lanes: int) -> PairTask:
     """The task of two nodes in channel blocks, before layouts are chosen."""
     (one,), (other,) = parts(first), parts(second)
-    data = Layout(block_for(one.conv.in_channels, lanes), one.conv.padding)
-    out = Layout(block_for(other.conv.out_channels, lanes))
-    a, b = first.attrs, second.attrs
-    residual = out if b.get("has_residual") else None
-    bias = bool(b.get("has_bias"))
-    return PairTask(
-        ConvTask(one.conv, data, Layout(1), bool(a.get("has_bias")), None, a.get("activation")),
-        ConvTask(other.conv, Layout(1), out, bias, residual, b.get("activation")),
+    a, b, anywhere = first.attrs, second.attrs, Layout(1)
+    residual = anywhere if b.get("has_residual") else None
+    task = PairTask(
+        ConvTask(one.conv, anywhere, anywhere, bool(a.get("has_bias")), None, a.get("activation")),
+        ConvTask(
+            other.conv, anywhere, anywhere, bool(b.get("has_bias")), residual, b.get("activation")
+        ),
     )
+    return in_blocks(task, lanes)
+
+
+def in_blocks(task: PairTask, lanes: int) -> PairTask:
+    """The task with the layouts that are expected before any are chosen."""
+    first, second = task.first, task.second
+    data = Layout(block_for(first.conv.in_channels, lanes), first.conv.padding)
+    out = Layout(block_for(second.conv.out_channels, lanes))
+    residual = None if second.residual is None else out
+    return PairTask(
+        dataclasses.replace(first, data=data, out=Layout(1)),
+        dataclasses.replace(second, data=Layout(1), out=out, residual=residual),
+    )
+
+
+def fuses(task: PairTask, device: Device) -> bool:
+    """Whether a pair is one kernel by default, wherever it stands."""
+    return choose(in_blocks(task, device.lanes), device).saved > 0
 
 
 @functools.lru_cache(maxsize=1024)

@@ -70,6 +70,9 @@ class RecordSource(Protocol):
         the task are; None if not, or if records for several layouts disagree.
         """
 
+    def fused(self, task: PairTask, device: Device, exact: bool) -> float | None:
+        """How many times the default's speed one kernel was measured to have, likewise."""
+
 
 def refusal(
     family: Family, task: ConvTask, device: Device, *, exact: bool = False

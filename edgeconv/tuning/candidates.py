@@ -47,6 +47,8 @@ class Candidate:
 def default(task: Task, device: Device, *, exact: bool) -> Candidate:
     """What the strategy takes without a record."""
     if isinstance(task, PairTask):
+        if not fusion.fuses(task, device) and TWO_KERNELS.supports(task, device) is None:
+            return Candidate(TWO_KERNELS.name, NoKnobs())
         pair = fusion.choose(task, device)
         return Candidate(pair.family.name, pair.knobs)
     if isinstance(task, PoolTask):
@@ -63,7 +65,8 @@ def space(task: Task, device: Device, *, exact: bool) -> list[Candidate]:
             found.append(Candidate(TWO_KERNELS.name, NoKnobs()))
         for pair in PAIRS:
             if pair.supports(task, device) is None:
-                found += (Candidate(pair.name, k) for k in pair.promising(task, device))
+                settings = [pair.default_knobs(task, device), *pair.promising(task, device)]
+                found += (Candidate(pair.name, k) for k in settings)
         return list(dict.fromkeys(found))
     if isinstance(task, PoolTask):
         found += (Candidate(POOLING.name, k) for k in POOLING.candidates(task, device))

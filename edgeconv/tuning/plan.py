@@ -53,11 +53,13 @@ class Item:
         number: in the order of the network, from 1.
         task: for the strategy.
         layers: names of the layers that are it, in order.
+        offered: two layers that are two kernels by default, and have tasks of their own.
     """
 
     number: int
     task: Task
     layers: tuple[str, ...]
+    offered: bool = False
 
     @property
     def name(self) -> str:
@@ -72,17 +74,22 @@ class Item:
 
 
 def items(graph: Graph, device: Device, threads: int) -> list[Item]:
-    """The distinct convolutions and pools of a network (which is changed).
+    """The distinct convolutions and pools of a network (which is changed), then the pairs that may
+    be faster in one kernel.
 
     Raises:
         EdgeconvError: it has none.
     """
+    offers = build.offered_pairs(graph.copy(), device, threads)
     found: dict[Task, list[str]] = {}
     for layer, task in build.tunable_tasks(graph, device, threads):
         found.setdefault(task, []).append(layer)
     if not found:
         raise EdgeconvError("the network has no convolutions or pools: there is nothing to tune")
-    return [Item(n, task, tuple(names)) for n, (task, names) in enumerate(found.items(), 1)]
+    own = len(found)
+    for layer, pair in offers:
+        found.setdefault(pair, []).append(layer)
+    return [Item(n, t, tuple(names), n > own) for n, (t, names) in enumerate(found.items(), 1)]
 
 
 def select(every: Sequence[Item], wanted: Sequence[str]) -> list[Item]:

@@ -166,13 +166,26 @@ class Records:
         """Why a pair is not to be fused, if the records for it, in whatever layouts, agree that two
         kernels are faster.
         """
-        key = (keys.task_digest(task.bare), keys.profile_digest(device), device.cores)
-        found = [self.record(known, device, exact) for known in self._pairs.get(key, ())]
-        holding = [record for record in found if record is not None]
+        holding = self._of_pair(task, device, exact)
         if not holding or any(r.family != TWO_KERNELS.name for r in holding):
             return None
         best = min(holding, key=lambda r: r.speedup)
         return f"measured: two kernels have {best.summary}"
+
+    def fused(self, task: PairTask, device: Device, exact: bool) -> float | None:
+        """How many times the default's speed a pair has in one kernel, if the records for it, in
+        whatever layouts, agree that it is faster so.
+        """
+        holding = self._of_pair(task, device, exact)
+        if not holding or any(r.family == TWO_KERNELS.name for r in holding):
+            return None
+        return min(r.speedup for r in holding)
+
+    def _of_pair(self, task: PairTask, device: Device, exact: bool) -> list[Record]:
+        """The records that hold for a pair, one for every layout."""
+        key = (keys.task_digest(task.bare), keys.profile_digest(device), device.cores)
+        found = [self.record(known, device, exact) for known in self._pairs.get(key, ())]
+        return [record for record in found if record is not None]
 
     def record(self, task: Task, device: Device, exact: bool) -> Record | None:
         """The record that `find`, `find_pair` and `find_pool` go by."""

@@ -155,14 +155,15 @@ class Tuner:
 
     def share(self, state: TaskState) -> float:
         """Part of the time of all tasks, with default knobs."""
-        total = sum(s.weight_us for s in self.states)
+        total = sum(s.weight_us for s in self.states if not s.item.offered)
         return state.weight_us / total if total else 0.0
 
     @property
     def speedup(self) -> float:
         """Of the tasks measured so far, together, as measured alone."""
-        before = sum(s.weight_us for s in self.states)
-        after = sum(s.weight_us * s.best_ratio for s in self.states)
+        own = [s for s in self.states if not s.item.offered]
+        before = sum(s.weight_us for s in own)
+        after = sum(s.weight_us * s.best_ratio for s in own)
         return before / after if after else 1.0
 
     def is_done(self, state: TaskState) -> bool:

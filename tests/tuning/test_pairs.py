@@ -20,7 +20,7 @@ import edgeconv
 from edgeconv import api, fusion
 from edgeconv.benchmarks.onnx_builder import Builder
 from edgeconv.build import Layer, tunable_tasks
-from edgeconv.schedules.pairs import pair_family
+from edgeconv.schedules.pairs import PAIRS, pair_family
 from edgeconv.targets import Device
 from edgeconv.tuning import bench, candidates, kernels, keys, plan, records, whole
 from edgeconv.tuning.bench import Plan
@@ -87,10 +87,12 @@ def other(task: PairTask, on: Device) -> Candidate:
 
 
 def test_the_default_is_first_and_two_kernels_take_part() -> None:
-    for _, task, _ in cases(1, 4, HOST):
+    for _, task, _ in cases(1, 8, HOST):
         space = candidates.space(task, HOST, exact=False)
         choice = fusion.choose(task, HOST)
-        assert space[0] == Candidate(choice.family.name, choice.knobs)
+        one = Candidate(choice.family.name, choice.knobs)
+        assert space[0] == (one if fusion.fuses(task, HOST) else APART)
+        assert one in space
         assert space.count(APART) == 1
         assert len(set(space)) == len(space)
         for candidate in random.Random(2).sample(space, min(5, len(space))):
@@ -356,6 +358,84 @@ def test_the_network_has_the_last_word(
         assert (told_of_pair["schedule"], told_of_pair["knobs"]) == ("two_kernels", {})
         assert (told_of_pair["state"], told_of_pair["speedup"]) == ("tuned", 2.0)
         assert fused(layers) == []
+
+
+@pytest.fixture
+def offering(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Pairs are estimated to be faster in one kernel, if it were not for the third-level cache."""
+    monkeypatch.setattr(fusion, "KERNEL_CYCLES", 1e6)
+    monkeypatch.setattr(fusion, "CACHED", 0)
+    monkeypatch.setattr(fusion, "DEEP", 0)
+    fusion.choose.cache_clear()
+    yield
+    fusion.choose.cache_clear()
+
+
+@pytest.mark.usefixtures("offering")
+def test_a_pair_that_is_not_fused_is_offered() -> None:
+    """As a task of its own, behind those of its halves; the default is what it is now."""
+    proto = network()
+    items = plan.items(api.import_graph(proto), HOST, 1)
+    *own, pair = items
+    assert [i.task for i in own] == [task for _, task in tasks(proto, HOST)]
+    assert not any(i.offered or isinstance(i.task, PairTask) for i in own)
+    assert pair.offered
+    assert isinstance(pair.task, PairTask)
+    assert candidates.default(pair.task, HOST, exact=False) == APART
+    assert fused(edgeconv.explain(proto, threads=1, records=False)) == []
+
+
+@pytest.mark.usefixtures("offering")
+def test_a_record_fuses_what_the_cost_model_leaves_apart() -> None:
+    proto = network()
+    (task,) = (i.task for i in plan.items(api.import_graph(proto), HOST, 1) if i.offered)
+    assert isinstance(task, PairTask)
+    one = other(task, HOST)
+    assert one != APART
+    for candidate, count in ((APART, 0), (one, 1)):
+        found = Records([])
+        found.add(record(task, HOST, candidate))
+        layers = fused(edgeconv.explain(proto, threads=1, records=found))
+        assert len(layers) == count
+        for layer in layers:
+            assert layer.schedule == one.family
+            assert layer.reason.startswith("tuned: ")
+    assert found.fused(task, HOST, exact=False) == pytest.approx(record(task, HOST, one).speedup)
+    found.add(record(task, HOST, APART, date="2026-11-22T10:00:00+00:00"))
+    assert found.fused(task, HOST, exact=False) is None
+    assert fused(edgeconv.explain(proto, threads=1, records=found)) == []
+
+
+class OneIsFaster(Pretend):
+    """Made-up times, of which those of one kernel are the shortest."""
+
+    def run(self, task: Any, device: Any, candidates: Any, plan: Plan) -> list[bench.Outcome]:
+        """As `Runner.run`."""
+        pairs = {f.name for f in PAIRS}
+        times = [5.0 if c.family in pairs else 10.0 for c in candidates]
+        return [bench.Outcome("", (t,) * plan.rounds, (10.0,) * plan.rounds) for t in times]
+
+
+@pytest.mark.usefixtures("offering")
+def test_tuning_fuses_what_is_faster_in_one_kernel(tmp_path: Path) -> None:
+    """What is offered counts twice in no sum: its layers have tasks of their own."""
+    proto = network()
+    items = plan.items(api.import_graph(proto), HOST, 1)
+    tuner = Tuner(items, HOST, Options(trials=4), OneIsFaster(), tmp_path)
+    tuner.run()
+    tuner.close()
+    assert sum(tuner.share(s) for s in tuner.states if not s.item.offered) == pytest.approx(1)
+    assert tuner.speedup == 1.0
+    (state,) = (s for s in tuner.states if s.item.offered)
+    assert state.record is not None
+    assert state.record.speedup == 2.0
+    (layer,) = fused(edgeconv.explain(proto, HOST, threads=1, records=tmp_path))
+    assert "2.00 times the default's speed" in layer.reason
+    feeds = {"input": np.random.default_rng(0).standard_normal((1, 16, 14, 14), np.float32)}
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    (wanted,) = session.run(None, feeds)
+    (got,) = edgeconv.compile(proto, threads=1, records=tmp_path).run(feeds).values()
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=3e-5 * np.abs(wanted).max())
 
 
 def row(name: str, *source: str) -> SimpleNamespace:
