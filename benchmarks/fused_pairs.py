@@ -8,8 +8,9 @@
 Each pair of the sweep is measured twice. As kernels, on channel blocks with the halo that a
 neighbour in a network would want: the fused one with its default knobs and the two that the
 strategy chooses, in turns, results compared. As a network of its own with bias and ReLU behind
-both, NCHW in and out, on all engines; edgeconv fuses there what its cost model says. Fused kernels
-are timed also where the cost model would not choose them: the summary has both.
+both, NCHW in and out, on all engines, and if its output fits its input, also four of them in a row,
+where every engine keeps the layout it likes; edgeconv fuses there what its cost model says. Fused
+kernels are timed also where the cost model would not choose them: the summary has both.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from edgeconv.benchmarks.harness import MAX_ERROR, Cores, relative_error, time_i
 from edgeconv.benchmarks.kernels import loaded, stored
 from edgeconv.benchmarks.onnx_builder import Builder
 from edgeconv.benchmarks.peers import PEERS
-from edgeconv.benchmarks.random_layers import layer
+from edgeconv.benchmarks.random_layers import CHAIN, layer
 from edgeconv.benchmarks.records import Case, Records, read
 from edgeconv.benchmarks.summary import compare, geometric_mean
 from edgeconv.benchmarks.tabulate import NOTHING, Table, milliseconds, peak_of, together
@@ -49,6 +50,7 @@ WINDOWS = ((3, 1), (3, 2), (5, 1), (5, 2))  # kernel, stride
 EXPANSIONS = ((16, 96), (24, 144), (32, 192), (64, 384))  # of MobileNetV2
 MOST_ELEMENTS = 128 * 112 * 112  # of the map between
 RELU = ("relu", ())
+MODES = {"engines": "alone, NCHW in and out", "chain": f"{CHAIN} in a row"}  # by key of a case
 
 
 def sweep(
@@ -200,28 +202,34 @@ def kernels(task: PairTask, device: Device, seconds: float, cores: Cores) -> dic
     }
 
 
-def network(one: Conv2d, other: Conv2d) -> onnx.ModelProto:
-    """The pair alone."""
+def network(one: Conv2d, other: Conv2d, length: int = 1) -> onnx.ModelProto:
+    """The pair, once or in a chain, each with weights of its own."""
     b = Builder("pair", (one.batch, one.in_channels, one.height, one.width))
-    return b.model(b.relu(layer(b, b.relu(layer(b, "input", one)), other)))
+    x = "input"
+    for _ in range(length):
+        x = b.relu(layer(b, b.relu(layer(b, x, one)), other))
+    return b.model(x)
 
 
 def engines_on(
-    model: onnx.ModelProto, engines: Sequence[str], chosen: argparse.Namespace
+    one: Conv2d, other: Conv2d, engines: Sequence[str], chosen: argparse.Namespace
 ) -> dict[str, Any]:
-    """What each engine takes for the pair alone."""
+    """What each engine takes for the pair alone ("engines") and, if it fits, for a chain."""
+    models = {"engines": network(one, other)}
+    if other.output_shape == (one.batch, one.in_channels, one.height, one.width):
+        models["chain"] = network(one, other, CHAIN)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "pair.onnx")
-        onnx.save(model, path)
-        found = worker.run(
-            {"pair": path},
+        paths = {name: Path(folder, f"{name}.onnx") for name in models}
+        for name, model in models.items():
+            onnx.save(model, paths[name])
+        return worker.run(
+            paths,
             engines,
             threads=1,
             seconds=chosen.seconds,
             limit=chosen.limit,
             lock=chosen.lock,
         )
-    return found["pair"]
 
 
 def tables(content: Mapping[str, Any]) -> list[Table]:
@@ -242,27 +250,30 @@ def tables(content: Mapping[str, Any]) -> list[Table]:
                 gains = [c["kernels"]["apart_ms"] / b for c, b in bounds]
                 most = f"{geometric_mean(gains):.3f}" if gains else NOTHING
                 kernels.rows.append([*row, *(f"{n:.3f}" for n in numbers), most])
-    titles = ["kind", "pairs", "fastest other engine / edgeconv, geometric mean", "least", "pair"]
-    engines = Table([*titles, "fastest other engine / multiply-adds at the peak"], [])
+    titles = ["kind", "as", "pairs", "fastest other engine / edgeconv, geometric mean", "least"]
+    titles += ["pair", "fastest other engine / multiply-adds at the peak"]
+    engines = Table(titles, [])
     for kind in KINDS:
-        own = [c for c in cases if c["kind"] == kind and "engines" in c]
-        found = [r for c in own if (r := compare(c["pair"], c["engines"])) is not None]
-        if found:
-            least = min(found, key=lambda r: r.ratio)
-            row = [kind, str(len(found)), f"{geometric_mean(r.ratio for r in found):.2f}"]
-            row += [f"{least.ratio:.2f}", f"{least.case} ({PEERS[least.peer].title})"]
-            engines.rows.append([*row, _ceiling(content, own)])
+        for mode, text in MODES.items():
+            own = [c for c in cases if c["kind"] == kind and mode in c]
+            found = [r for c in own if (r := compare(c["pair"], c[mode])) is not None]
+            if found:
+                least = min(found, key=lambda r: r.ratio)
+                row = [kind, text, str(len(found)), f"{geometric_mean(r.ratio for r in found):.2f}"]
+                row += [f"{least.ratio:.2f}", f"{least.case} ({PEERS[least.peer].title})"]
+                engines.rows.append([*row, _ceiling(content, own, mode)])
     return [kernels, engines] if engines.rows else [kernels]
 
 
-def _ceiling(content: Mapping[str, Any], cases: Sequence[Case]) -> str:
+def _ceiling(content: Mapping[str, Any], cases: Sequence[Case], mode: str) -> str:
     """The fastest other engine's time over that of the multiply-adds at the peak."""
     found = []
     for case in cases:
         bound = _at_peak(content, case)
-        ratio = compare(case["pair"], case["engines"])
+        ratio = compare(case["pair"], case[mode])
         if bound is not None and ratio is not None:
-            found.append(ratio.ratio * case["engines"]["edgeconv"]["median_ms"] / bound)
+            bound *= CHAIN if mode == "chain" else 1
+            found.append(ratio.ratio * case[mode]["edgeconv"]["median_ms"] / bound)
     return f"{geometric_mean(found):.2f}" if found else NOTHING
 
 
@@ -278,14 +289,15 @@ def _at_peak(content: Mapping[str, Any], case: Case) -> float | None:
 def every(content: Mapping[str, Any]) -> Table:
     """One row a pair."""
     titles = ["pair", "cost model", "predicted", "two kernels / fused", "two kernels ms"]
-    titles += ["fused ms", "knobs", "fastest other engine / edgeconv"]
+    titles += ["fused ms", "knobs", "fastest other engine / edgeconv", f"{CHAIN} in a row"]
     rows = []
     for key, case in content["cases"].items():
-        k, found = case["kernels"], compare(key, case.get("engines", {}))
+        k = case["kernels"]
         row = [key, "fuses" if k["chosen"] else "leaves apart", f"{k['predicted']:.3f}"]
         row += [f"{_against_two(case):.3f}"]
         row += [milliseconds(k["apart_ms"]), milliseconds(k["fused_ms"]), k["knobs"]]
-        rows.append([*row, NOTHING if found is None else f"{found.ratio:.2f}"])
+        found = [compare(key, case.get(mode, {})) for mode in MODES]
+        rows.append([*row, *(NOTHING if f is None else f"{f.ratio:.2f}" for f in found)])
     return Table(titles, rows)
 
 
@@ -315,8 +327,10 @@ def line(case: Case) -> str:
         f"{case['kind']} {case['pair']}: {k['apart_ms'] / k['fused_ms']:.3f} (predicted "
         f"{k['predicted']:.3f}{', chosen' if k['chosen'] else ''}) {k['fused_ms']} ms  {k['knobs']}"
     )
-    found = compare(case["pair"], case.get("engines", {}))
-    return text + (f"\n  {found.peer} / edgeconv {found.ratio:.2f}" if found else "")
+    for mode in MODES:
+        found = compare(case["pair"], case.get(mode, {}))
+        text += f"\n  {MODES[mode]}: {found.peer} / edgeconv {found.ratio:.2f}" if found else ""
+    return text
 
 
 def main() -> None:
@@ -346,7 +360,7 @@ def main() -> None:
         case: Case = {"kind": kind, "pair": f"{one} then {other}"}
         case["kernels"] = kernels(task_of(one, other, device), device, chosen.seconds, cores)
         if engines:
-            case["engines"] = engines_on(network(one, other), engines, chosen)
+            case |= engines_on(one, other, engines, chosen)
         records.add(key, case)
         print(line(case), flush=True)
     print(summary(records.content))
