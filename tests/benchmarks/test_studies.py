@@ -36,7 +36,7 @@ def fused_pairs() -> dict[str, Any]:
 
     forth, back = "pointwise_depthwise", "depthwise_pointwise"
     cases = {
-        "a": case(forth, 8.0, True, engines=engines(1.0, 3.0)),
+        "a": case(forth, 8.0, True, engines=engines(1.0, 3.0), chain=engines(1.0, 2.0)),
         "b": case(forth, 2.0, True, engines=engines(2.0, 1.0)),
         "c": case(back, 1.0, False),
     }
@@ -97,7 +97,10 @@ ROWS = {  # of the short tables
     "fused_pairs": [
         "| pointwise_depthwise | fuses | 2 | 2.000 | 1.000 | 4.000 | 0.340 |",
         "| depthwise_pointwise | leaves apart | 1 | 0.500 | 0.500 | 0.500 | 0.340 |",
-        f"| pointwise_depthwise | 2 | 1.22 | 0.50 | {pair_of(200)} (TFLite XNNPACK) | 0.15 |",
+        f"| pointwise_depthwise | alone, NCHW in and out | 2 | 1.22 | 0.50 | {pair_of(200)} "
+        "(TFLite XNNPACK) | 0.15 |",
+        f"| pointwise_depthwise | 4 in a row | 1 | 2.00 | 2.00 | {pair_of(800)} "
+        "(TFLite XNNPACK) | 0.02 |",
     ],
     "ddc_layers": ["| sum, alone | 2 | 2.00 | 1.00 |", "| sum, between | 1 | 0.50 | 0.50 |"],
     "channel_windows": [
@@ -119,7 +122,7 @@ ROWS = {  # of the short tables
     ],
 }
 LONG = {  # a row of each table of all cases
-    "fused_pairs": "| a | fuses | 1.250 | 4.000 | 8 | 2 | k=1 | 3.00 |",
+    "fused_pairs": "| a | fuses | 1.250 | 4.000 | 8 | 2 | k=1 | 3.00 | 2.00 |",
     "ddc_layers": "| 8x4x4 d123 sum, between | 1 | 0.5 | TFLite XNNPACK | 0.50 | 2 | 6 |",
     "channel_windows": "| sliding a | 1 | 3 | TFLite XNNPACK | 3.00 | 1.50 | 2.00 | 0.75 |",
     "default_study": "| layer a, lane_groups | yes | 1.200 | 1.2 | 1 | knobs | 40 | 20 |",
