@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -163,18 +162,8 @@ def layers(channels: Sequence[int], maps: Sequence[int]) -> Iterator[Layer]:
 def measure(layer: Layer, engines: Sequence[str], chosen: argparse.Namespace) -> dict[str, Any]:
     """Both models on all engines."""
     models = {"structured": layer.structured(), "dense": layer.dense()}
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {name: Path(folder, f"{name}.onnx") for name in models}
-        for name, model in models.items():
-            onnx.save(model, paths[name])
-        return worker.run(
-            paths,
-            engines,
-            threads=1,
-            seconds=chosen.seconds,
-            limit=chosen.limit,
-            lock=chosen.lock,
-        )
+    given = dict(seconds=chosen.seconds, limit=chosen.limit, lock=chosen.lock)
+    return worker.run_models(models, engines, threads=1, **given)
 
 
 def gain(measured: Mapping[str, Any]) -> float | None:

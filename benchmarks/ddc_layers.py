@@ -127,11 +127,8 @@ def measure(
     layer: Layer, engines: Sequence[str], *, seconds: float, limit: float, lock: Path | None
 ) -> dict[str, Any]:
     """One layer, by mode and engine."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {mode: Path(folder, f"{mode}.onnx") for mode in MODES}
-        for mode, path in paths.items():
-            onnx.save(layer.model(mode), path)
-        return worker.run(paths, engines, threads=1, seconds=seconds, limit=limit, lock=lock)
+    models = {mode: layer.model(mode) for mode in MODES}
+    return worker.run_models(models, engines, threads=1, seconds=seconds, limit=limit, lock=lock)
 
 
 def tables(content: Mapping[str, Any]) -> list[Table]:

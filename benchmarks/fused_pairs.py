@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -218,18 +217,8 @@ def engines_on(
     models = {"engines": network(one, other)}
     if other.output_shape == (one.batch, one.in_channels, one.height, one.width):
         models["chain"] = network(one, other, CHAIN)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {name: Path(folder, f"{name}.onnx") for name in models}
-        for name, model in models.items():
-            onnx.save(model, paths[name])
-        return worker.run(
-            paths,
-            engines,
-            threads=1,
-            seconds=chosen.seconds,
-            limit=chosen.limit,
-            lock=chosen.lock,
-        )
+    given = dict(seconds=chosen.seconds, limit=chosen.limit, lock=chosen.lock)
+    return worker.run_models(models, engines, threads=1, **given)
 
 
 def tables(content: Mapping[str, Any]) -> list[Table]:

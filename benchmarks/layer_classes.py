@@ -13,12 +13,9 @@ that are not installed are named, with the command that adds them, and left out.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import onnx
 
 from edgeconv.benchmarks import options, random_layers, worker
 from edgeconv.benchmarks.peers import PEERS
@@ -51,11 +48,9 @@ def measure(
     models = {"alone": random_layers.alone(conv)}
     if random_layers.chainable(conv):
         models["chain"] = random_layers.chain(conv)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {mode: Path(folder, f"{mode}.onnx") for mode in models}
-        for mode, model in models.items():
-            onnx.save(model, paths[mode])
-        return worker.run(paths, engines, threads=threads, seconds=seconds, limit=limit, lock=lock)
+    return worker.run_models(
+        models, engines, threads=threads, seconds=seconds, limit=limit, lock=lock
+    )
 
 
 def comparisons(cases: dict[str, Case], class_name: str, mode: str) -> list[Comparison]:

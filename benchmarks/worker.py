@@ -26,6 +26,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from edgeconv.benchmarks import harness
 from edgeconv.benchmarks.harness import ROUNDS
 from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE, TUNED, edgeconv_tuned, tvm_tuned
@@ -59,6 +61,23 @@ def run(
         for engine in results.values():
             engine.pop("samples_ms", None)
     return engines_of
+
+
+def run_models(
+    models: Mapping[str, onnx.ModelProto],
+    engines: Sequence[str],
+    *,
+    threads: int,
+    seconds: float,
+    limit: float,
+    lock: Path | None = None,
+) -> Measurements:
+    """`run` on models that are in no file yet."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {name: Path(folder, f"{name}.onnx") for name in models}
+        for name, model in models.items():
+            onnx.save(model, paths[name])
+        return run(paths, engines, threads=threads, seconds=seconds, limit=limit, lock=lock)
 
 
 def measure(

@@ -124,10 +124,9 @@ class _Builder:
         exact: bool,
         progress: Callable[[str], None],
         records: RecordSource | None,
-        offer: bool = False,
     ) -> None:
         self.graph, self.device, self.exact, self.progress = graph, device, exact, progress
-        self.records, self.offer = records, offer
+        self.records = records
         self.tasks: list[tuple[str, Task]] = []
         self.constants = _Constants()
         self.kernels: dict[Hashable, str] = {}
@@ -140,12 +139,13 @@ class _Builder:
             lambda task: strategy.choose(task, device, exact=exact)
         )
 
-    def lower(self, *, generate: bool = True) -> None:
-        """Graph passes, layouts, and a kernel call for every node; kernels only if `generate`."""
+    def optimise(self) -> None:
+        """Graph passes."""
         self.progress("optimising the graph")
         optimise(self.graph, self.device.lanes, self.pairs)
-        if self.offer:
-            fuse_pairs(self.graph, self.pairs.offered)
+
+    def lower(self, *, generate: bool = True) -> None:
+        """Layouts, and a kernel call for every node; kernels only if `generate`."""
         rows = row_values(self.graph, self.device.lanes, self._cycles)
         self.plan = choose_layouts(self.graph, self.device.lanes, rows)
         self.progress("scheduling kernels")
@@ -357,6 +357,7 @@ def describe(
     """What each layer becomes, without generating code. The graph is changed."""
     device = dataclasses.replace(device, cores=threads)
     builder = _Builder(graph, device, exact, lambda _: None, records)
+    builder.optimise()
     builder.lower(generate=False)
     return tuple(call.layer for call in builder.calls)
 
@@ -367,6 +368,7 @@ def tunable_tasks(graph: Graph, device: Device, threads: int) -> tuple[tuple[str
     """
     device = dataclasses.replace(device, cores=threads)
     builder = _Builder(graph, device, False, lambda _: None, None)
+    builder.optimise()
     builder.lower(generate=False)
     return tuple(builder.tasks)
 
@@ -376,7 +378,10 @@ def offered_pairs(graph: Graph, device: Device, threads: int) -> tuple[tuple[str
     The graph is changed.
     """
     device = dataclasses.replace(device, cores=threads)
-    builder = _Builder(graph, device, False, lambda _: None, None, offer=True)
+    builder = _Builder(graph, device, False, lambda _: None, None)
+    builder.optimise()
+    if not fuse_pairs(graph, builder.pairs.offered):
+        return ()
     builder.lower(generate=False)
     pairs = ((name, t) for name, t in builder.tasks if isinstance(t, PairTask))
     return tuple((name, task) for name, task in pairs if not fusion.fuses(task, device))
@@ -400,6 +405,7 @@ def build(
     names = [v.name for v in graph.outputs]
     device = dataclasses.replace(device, cores=threads)
     builder = _Builder(graph, device, exact, progress, records)
+    builder.optimise()
     builder.lower()
     steps, workspace = builder.place()
     outputs = tuple((name, v.shape, v.dtype) for name, v in zip(names, graph.outputs, strict=True))

@@ -113,15 +113,14 @@ class Judge:
         if (found := self._assess(graph, first, second)) is None:
             return 0.0
         task, choice, lost = found
-        measured: str | None = None
-        if self.records is not None and not lost:
+        if self.records is not None and not choice.saved and not lost:
             gain = self.records.fused(task, self.device, self.exact)
-            if gain is not None and not choice.saved:
+            if gain is not None:
                 return max(1.0, choice.apart * (1 - 1 / gain))
-            measured = self.records.apart(task, self.device, self.exact)
-        why_not = f"fusing with the next layer: {measured}" if measured else choice.why_not
+        measured = self.records and self.records.apart(task, self.device, self.exact)
         if measured or not choice.saved:
-            self._refused[first] = (choice.family.name, why_not)
+            why = f"fusing with the next layer: {measured}" if measured else choice.why_not
+            self._refused[first] = (choice.family.name, why)
             return 0.0
         return choice.saved
 
@@ -129,10 +128,10 @@ class Judge:
         """Cycles that the estimates of one kernel and of two differ by, 0 if one is not less: what
         is worth measuring where it is not fused by default.
         """
-        found = self._assess(graph, first, second)
-        if found is None or found[2] or found[1].saved:
+        if (found := self._assess(graph, first, second)) is None:
             return 0.0
-        return max(0.0, found[1].apart - found[1].cycles)
+        _, choice, lost = found
+        return 0.0 if lost or choice.saved else max(0.0, choice.apart - choice.cycles)
 
     def _assess(
         self, graph: Graph, first: Node, second: Node

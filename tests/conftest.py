@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+from edgeconv.tuning import records
 
 # Records of whoever runs the tests must not decide which kernels are tested.
 _data = tempfile.TemporaryDirectory(prefix="edgeconv-tests-")
 os.environ["XDG_DATA_HOME"] = _data.name
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_shipped_records() -> Iterator[None]:
+    """Nor must those that edgeconv ships for a processor like this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "shipped_folder", lambda: Path(_data.name, "shipped"))
+        yield
+
 
 # A failure prints the blob that reproduces it (`@reproduce_failure`). Compiling takes a while: no
 # deadline, and no "explain" phase, which would compile hundreds of variants of a failure.

@@ -153,15 +153,20 @@ def test_memory_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     assert workspace(Never) - workspace(Always) > 4 * 96 * 112 * 112 / 2
 
 
+def pair_task(one: Conv2d, other: Conv2d) -> PairTask:
+    """Between channel blocks, with bias."""
+    return PairTask(
+        ConvTask(one, Layout(16, one.padding), Layout(1), True, None, None),
+        ConvTask(other, Layout(1), Layout(16), True, None, None),
+    )
+
+
 @pytest.mark.parametrize(("channels", "hidden"), [(64, False), (128, True)])
 def test_deep_pointwise_convolutions_stay_alone(channels: int, hidden: bool) -> None:
     """From 128 input channels on, computing hides how the map is moved, if there is an L3 cache."""
     one = Conv2d.parse(f"{channels}x112x112->{channels} k1x1")
     other = Conv2d.parse(f"{channels}x112x112->{channels} k3x3 p1,1,1,1 g{channels}")
-    task = PairTask(
-        ConvTask(one, Layout(16), Layout(1), True, None, None),
-        ConvTask(other, Layout(1), Layout(16), True, None, None),
-    )
+    task = pair_task(one, other)
     device = targets.load("x86-avx512")
     choice = fusion.choose(task, device)
     assert choice.hidden is hidden
@@ -177,10 +182,7 @@ def test_what_a_pointwise_convolution_reads_ahead_is_not_fused(
     """A depthwise convolution before it stays alone, unless the map is large or no L3 cache is."""
     one = Conv2d.parse(f"{channels}x{size}x{size}->{channels} k3x3 p1,1,1,1 g{channels}")
     other = Conv2d.parse(f"{channels}x{size}x{size}->{channels} k1x1")
-    task = PairTask(
-        ConvTask(one, Layout(16, one.padding), Layout(1), True, None, None),
-        ConvTask(other, Layout(1), Layout(16), True, None, None),
-    )
+    task = pair_task(one, other)
     device = targets.load("x86-avx512")
     assert fusion.choose(task, device).hidden is hidden
     assert not fusion.choose(task, dataclasses.replace(device, l3_kib=0)).hidden

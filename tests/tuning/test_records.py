@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import edgeconv
 from edgeconv import strategy
 from edgeconv.schedules import FAMILIES
 from edgeconv.tuning import keys, lines, records
@@ -294,6 +295,18 @@ def test_several_writers_at_once(tmp_path: Path) -> None:
     wanted = {117} | {1 + 1000 * i + n for i in range(3) for n in range(100)}
     assert {s.record.trials for s in stored} == wanted
     assert not [p for p in path.parent.iterdir() if p != path]
+
+
+def test_shipped_records_are_whole() -> None:
+    """Every line is a record, in the folder and the file it belongs into."""
+    shipped = Path(edgeconv.__file__).resolve().parent.parent / "tuning_logs"
+    paths = records.files_in(shipped)
+    assert paths
+    for path in paths:
+        stored, faults = records.read_file(path)
+        assert stored
+        assert faults == []
+        assert {records.path_of(shipped, s.record) for s in stored} == {path}
 
 
 def test_the_hash_of_a_source_ignores_what_does_not_run() -> None:
