@@ -7,6 +7,7 @@ that overlap by one element, so that nothing behind the last column is read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import tirx
@@ -37,6 +38,13 @@ def supports(task: TensorTask, device: Device) -> bool:
     return skips and narrowed(device.lanes, size[3]) >= NARROWEST
 
 
+def every_second(x: Any, at: Sequence[Any], column: Any, lanes: int) -> Any:
+    """A vector of every second element of `x[*at]` from a column on, reading none behind it."""
+    pair = [x[(*at, Ramp(column + i * (lanes - 1), 1, lanes))] for i in (0, 1)]
+    order = [2 * k if 2 * k < lanes else 2 * k + 1 for k in range(lanes)]
+    return tirx.Shuffle(pair, order)
+
+
 def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
     """The scheduled kernel `(x, out)` of float32 [N, C, H, W]."""
     begin, size, step = (dict(task.attrs)[key] for key in ("begin", "size", "step"))
@@ -51,10 +59,7 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
             at: list[Any] = [image + begin[0], channel + begin[1], y * step[2] + begin[2]]
             with T.serial(0, ceil_div(w, lanes)) as number:
                 first = tile_start(number, lanes, w)
-                column = first * 2 + begin[3]
-                pair = [x[(*at, Ramp(column + i * (lanes - 1), 1, lanes))] for i in (0, 1)]
-                order = [2 * k if 2 * k < lanes else 2 * k + 1 for k in range(lanes)]
-                vector = tirx.Shuffle(pair, order)
+                vector = every_second(x, at, first * 2 + begin[3], lanes)
                 emit.store(out, vector, [image, channel, y, Ramp(first, 1, lanes)])
 
     sch = Schedule(emit.prim_func("pixel_skips", body))

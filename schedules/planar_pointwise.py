@@ -17,12 +17,20 @@ The panel is copied because the planes of a map often lie a multiple of 4 KiB ap
 lines compete for the same few ways of the cache. A last, smaller tile takes the pixels that fill no
 whole one; its last vector overlaps its neighbour.
 
+Of a strided input the panel takes the pixels that are used, whole rows of output pixels at once:
+
+    parallel (n, group, run of output rows)
+      panel[CPG, rows·OW] = every second column of every sy-th row
+      pixel tile
+        output-channel tile … as above
+
 Layouts: data and out NCHW without halo; weights see `pack_weights`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,26 +38,33 @@ import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.tirx import Broadcast, Ramp
+from tvm.tirx.script import builder as T
 
 from edgeconv.layout import Layout
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
+    CACHE_LINE,
     FMA_LATENCY,
     L2_BYTES_PER_CYCLE,
     Mismatch,
     ceil_div,
     is_partial,
+    minimum,
+    narrowed,
     run_parallel,
     tile_start,
 )
+from edgeconv.schedules.pixel_skips import every_second
 from edgeconv.schedules.traffic import leaves_l2
 from edgeconv.targets import Device
-from edgeconv.workload import ConvTask
+from edgeconv.workload import Conv2d, ConvTask
 
 NCHW = Layout(1)
 L3_BYTES_PER_CYCLE = 60  # of weights that all pixels of a tile share: nearly hidden
 PANEL_BYTES_PER_CYCLE = 24  # that are copied
 MAP_BYTES_PER_CYCLE = 16  # from behind L2, prefetched
+EXPOSED = 1 / 3  # of that time, where panels are fetched beside the products of others before
+SKIP_CYCLES = 4.0  # for a vector of pixels out of two of a strided input
 ENDS = 0.6  # cycles an accumulator's start and store cost beside other tiles
 
 
@@ -63,7 +78,9 @@ class Knobs:
         channels: output channels of a register tile.
         tail_runs: where the last pixels fill fewer vectors, a register tile has this many times
             `channels`.
-        ahead: pixel tiles from one to that which it prefetches; 0: none.
+        ahead: panels from one to that which it prefetches; 0: none.
+        rows: output rows whose pixels share a panel, where the input is strided; else 0, and every
+            pixel tile has one.
     """
 
     lanes: int
@@ -71,13 +88,14 @@ class Knobs:
     channels: int
     tail_runs: int
     ahead: int = 0
+    rows: int = 0
 
 
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
-    """1×1, stride 1, no padding, on NCHW maps of at least one vector of pixels."""
+    """1×1, at most every second column, no padding, on NCHW maps of a vector of pixels or more."""
     conv = task.conv
-    if not conv.is_pointwise or conv.stride != (1, 1) or any(conv.padding):
-        return Mismatch("only 1x1 kernels of stride 1 without padding")
+    if not conv.is_pointwise or conv.stride[1] > 2 or any(conv.padding):
+        return Mismatch("only 1x1 kernels of a horizontal stride of 1 or 2, without padding")
     if (partial := is_partial(task)) is not None:
         return partial
     if conv.input_shuffle != 1:
@@ -85,7 +103,7 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
     layouts = [task.data, task.out, *([] if task.residual is None else [task.residual])]
     if any(layout != NCHW for layout in layouts):
         return Mismatch("only NCHW without halo")
-    if conv.height * conv.width < device.lanes:
+    if conv.out_height * conv.out_width < device.lanes:
         return Mismatch(f"a map has fewer pixels than a vector has lanes ({device.lanes})")
     return None
 
@@ -93,15 +111,37 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
     conv, registers = task.conv, device.vector_registers
-    pixel_vectors = ceil_div(conv.height * conv.width, device.lanes)
     kpg = conv.out_channels_per_group
     ahead = int(leaves_l2(conv, device))
-    for vectors in range(1, min(6, pixel_vectors) + 1):
-        most = _most_channels(vectors, registers, kpg)
-        tail = Space(task, Knobs(device.lanes, vectors, 1, 1)).tail_vectors
-        for channels in range(max(1, most // 2), most + 1):
-            runs = _most_channels(tail, registers, kpg) // channels if tail else 1
-            yield Knobs(device.lanes, vectors, channels, max(1, runs), ahead)
+    for rows in _row_choices(conv, device):
+        pixels = rows * conv.out_width if rows else conv.height * conv.width
+        for vectors in range(1, min(6, ceil_div(pixels, device.lanes)) + 1):
+            most = _most_channels(vectors, registers, kpg)
+            tail = Space(task, Knobs(device.lanes, vectors, 1, 1, rows=rows)).tail_vectors
+            for channels in range(max(1, most // 2), most + 1):
+                runs = _most_channels(tail, registers, kpg) // channels if tail else 1
+                yield Knobs(device.lanes, vectors, channels, max(1, runs), ahead, rows)
+
+
+def _row_choices(conv: Conv2d, device: Device) -> list[int]:
+    """Output rows of a panel of strided pixels: as many as a quarter of the second-level cache
+    holds, but no fewer than fill a vector; only those that take fewer vectors than any smaller, or
+    no more and are twice as many. Of pixels without gaps, 0.
+    """
+    if conv.stride == (1, 1):
+        return [0]
+    width, lanes, images = conv.out_width, device.lanes, conv.batch * conv.groups
+    fewest = ceil_div(lanes, width)
+    most = device.l2_kib * 256 // (conv.in_channels_per_group * width * 4)
+    found, least = [0], math.inf
+    for rows in range(fewest, min(max(fewest, most), conv.out_height) + 1):
+        panels = ceil_div(conv.out_height, rows)
+        turns = ceil_div(images * panels, device.cores)  # of the core that has the most
+        vectors = turns * ceil_div(rows * width, lanes)
+        if vectors < least or (vectors == least and rows >= 2 * found[-1]):
+            found.append(rows)
+            least = vectors
+    return found[1:]
 
 
 def _most_channels(vectors: int, registers: int, limit: int) -> int:
@@ -111,13 +151,25 @@ def _most_channels(vectors: int, registers: int, limit: int) -> int:
 
 
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
-    """Cycles of one core: per tile the longest of FMAs, loads and latency, plus the copies."""
+    """Cycles of one core: per tile the longest of FMAs, loads and latency, plus the copies
+    and what fetching the map from behind the second-level cache adds.
+    """
     conv, space = task.conv, Space(task, knobs)
-    full = _tile_cycles(task, knobs, knobs.vectors, 1, device)
-    tail = 0.0
+    images = conv.batch * conv.groups
+    cycles = space.full_tiles * _tile_cycles(task, knobs, knobs.vectors, 1, device)
     if space.tail_vectors:
-        tail = _tile_cycles(task, knobs, space.tail_vectors, knobs.tail_runs, device)
-    return conv.batch * conv.groups * (space.full_tiles * full + tail)
+        cycles += _tile_cycles(task, knobs, space.tail_vectors, knobs.tail_runs, device)
+    used, panels = conv.height * conv.width, space.full_tiles
+    if knobs.rows:
+        vectors = ceil_div(conv.out_width, narrowed(knobs.lanes, conv.out_width))
+        cycles += conv.in_channels_per_group * knobs.rows * vectors * SKIP_CYCLES
+        used, panels = conv.out_height * conv.width, space.panels
+        cycles *= panels
+    fetched = 0.0
+    if leaves_l2(conv, device):
+        fetched = conv.in_channels_per_group * used * 4 / MAP_BYTES_PER_CYCLE
+    exposed = EXPOSED if images * panels > 1 else 1.0
+    return images * max(cycles + exposed * fetched, fetched)
 
 
 def _tile_cycles(task: ConvTask, knobs: Knobs, vectors: int, runs: int, device: Device) -> float:
@@ -125,15 +177,14 @@ def _tile_cycles(task: ConvTask, knobs: Knobs, vectors: int, runs: int, device: 
     conv, channels = task.conv, knobs.channels * runs
     depth = conv.in_channels_per_group
     tiles = ceil_div(ceil_div(conv.out_channels_per_group, knobs.channels), runs)
-    panel = depth * vectors * knobs.lanes * 4
+    pixels = knobs.rows * conv.out_width if knobs.rows else vectors * knobs.lanes
+    panel = depth * pixels * 4
     step = max(
         vectors * channels / device.fma_ports, (vectors + channels) / device.load_ports, FMA_LATENCY
     )
     if panel > device.l1d_kib * 1024 // 2:
         step = max(step, vectors * knobs.lanes * 4 / L2_BYTES_PER_CYCLE)
-    copies = panel / PANEL_BYTES_PER_CYCLE
-    if leaves_l2(conv, device):
-        copies += panel / MAP_BYTES_PER_CYCLE
+    copies = 0.0 if knobs.rows else panel / PANEL_BYTES_PER_CYCLE
     weights = depth * conv.out_channels_per_group * 4
     if weights > device.l2_kib * 1024 // 2:  # every pixel tile reads them from behind L2
         copies += weights / L3_BYTES_PER_CYCLE
@@ -145,7 +196,11 @@ class Space:
 
     def __init__(self, task: ConvTask, knobs: Knobs) -> None:
         conv, lanes = task.conv, knobs.lanes
-        self.pixels = conv.height * conv.width
+        self.conv, self.rows, self.panels = conv, knobs.rows, 1
+        self.pixels = conv.out_height * conv.out_width
+        if knobs.rows:  # of a panel
+            self.pixels = knobs.rows * conv.out_width
+            self.panels = ceil_div(conv.out_height, knobs.rows)
         vectors = ceil_div(self.pixels, lanes)
         self.full_tiles, self.tail_vectors = divmod(vectors, knobs.vectors)
         if self.full_tiles * knobs.vectors * lanes > self.pixels:  # the last vector overlaps
@@ -153,6 +208,10 @@ class Space:
         self.kpg, self.cpg = conv.out_channels_per_group, conv.in_channels_per_group
         self.channels = knobs.channels
         self.runs = ceil_div(self.kpg, knobs.channels)
+
+    def first_row(self, panel: Any) -> Any:
+        """First output row of a panel; the last panel overlaps its neighbour."""
+        return tile_start(panel, self.rows, self.conv.out_height)
 
     def channel(self, run: Any) -> Any:
         """First output channel of a run within its group; the last overlaps its neighbour."""
@@ -186,77 +245,172 @@ def _operands(task: ConvTask, space: Space) -> emit.ConvOperands:
 
 def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
     """The kernel `(data, weight, [bias], [residual], out)`: full pixel tiles, then the rest."""
-    conv, space, lanes = task.conv, Space(task, knobs), knobs.lanes
+    return emit.prim_func("planar_pointwise", _Kernel(task, knobs).emit)
 
-    def body() -> None:
-        operands = _operands(task, space)
+
+@dataclass(frozen=True)
+class _Ahead:
+    """Cache lines of each input channel that a later panel holds, to be fetched beside products."""
+
+    lines: int
+    fetch: Callable[[Any, Any], None]
+
+    def part(self, channel: Any, number: Any, count: int) -> None:
+        """Part `number` of `count` of a channel's lines; where there are fewer, the last again."""
+        share = ceil_div(self.lines, count)
+        for line in range(share):
+            at = number * share + line
+            self.fetch(channel, at if share * count == self.lines else minimum(at, self.lines - 1))
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Pixels [CPG, pixel], where vector j of tile t starts in them and in the output, and what is
+    fetched for later panels.
+    """
+
+    data: Any
+    place: Callable[[Any, Any], tuple[Any, Any]]
+    ahead: _Ahead | None
+
+
+class _Kernel:
+    """Emits the kernel's statements."""
+
+    def __init__(self, task: ConvTask, knobs: Knobs) -> None:
+        self.task, self.knobs, self.conv = task, knobs, task.conv
+        self.space, self.lanes = Space(task, knobs), knobs.lanes
+        self.every = Ramp(0, 1, knobs.lanes)
+
+    def emit(self) -> None:
+        """Parameters, panels, and the pixel tiles of each."""
+        conv, space, knobs = self.conv, self.space, self.knobs
+        self.operands = _operands(self.task, space)
+        images = dict(n=conv.batch, g=conv.groups)
+        if knobs.rows:
+            grid = dict(**images, p=space.panels)
+            with emit.loops(**grid) as axes, emit.block("rows"):
+                n, g, p = emit.all_spatial(grid, axes)
+                self._rows(n, g, space.first_row(p))
+            return
         if space.full_tiles:
-            grid = dict(n=conv.batch, g=conv.groups, p=space.full_tiles)
+            grid = dict(**images, p=space.full_tiles)
             with emit.loops(**grid) as axes, emit.block("tile"):
                 n, g, p = emit.all_spatial(grid, axes)
-                first = p * (knobs.vectors * lanes)
-                _tile(operands, space, knobs, (n, g, first), knobs.vectors, 1)
+                self._tile(n, g, p * (knobs.vectors * self.lanes), knobs.vectors, 1)
         if space.tail_vectors:
-            grid = dict(n=conv.batch, g=conv.groups)
-            with emit.loops(**grid) as axes, emit.block("tail"):
-                n, g = emit.all_spatial(grid, axes)
-                at = (n, g, space.full_tiles * knobs.vectors * lanes)
-                _tile(operands, space, knobs, at, space.tail_vectors, knobs.tail_runs)
+            with emit.loops(**images) as axes, emit.block("tail"):
+                n, g = emit.all_spatial(images, axes)
+                first = space.full_tiles * knobs.vectors * self.lanes
+                self._tile(n, g, first, space.tail_vectors, knobs.tail_runs)
 
-    return emit.prim_func("planar_pointwise", body)
+    def _tile(self, n: Any, g: Any, first: Any, vectors: int, runs: int) -> None:
+        """One tile of `vectors` pixel vectors, over all channels of a group."""
+        space, knobs, lanes, data = self.space, self.knobs, self.lanes, self.operands.data
+        panel = emit.scratch("panel", (space.cpg, vectors * lanes))
+        copy = dict(c=space.cpg, j=vectors)
+        with emit.loops(**copy) as axes, emit.block("pack"):
+            c, j = emit.all_spatial(copy, axes)
+            pixel = Ramp(self._pixel(first, j), 1, lanes)
+            value = data[n, g * space.cpg + c, pixel]
+            emit.store(panel, value, [c, Ramp(j * lanes, 1, lanes)])
 
+        def place(_: Any, j: Any) -> tuple[Any, Any]:
+            return j * lanes, self._pixel(first, j)
 
-def _tile(
-    operands: emit.ConvOperands,
-    space: Space,
-    knobs: Knobs,
-    at: tuple[Any, Any, Any],
-    vectors: int,
-    runs: int,
-) -> None:
-    """One tile of `vectors` pixel vectors from pixel `at[2]` on, over all channels of a group."""
-    n, g, first = at
-    lanes, every = knobs.lanes, Ramp(0, 1, knobs.lanes)
+        def fetch(c: Any, line: Any) -> None:
+            offset = knobs.ahead * vectors * lanes * 4 + line * CACHE_LINE
+            emit.prefetch(data[n, g * space.cpg + c, first], offset)
 
-    def pixel(j: Any) -> Any:
-        return Ramp(tirx.min(first + j * lanes, space.pixels - lanes), 1, lanes)
+        lines = ceil_div(vectors * lanes * 4, CACHE_LINE)
+        ahead = _Ahead(lines, fetch) if knobs.ahead else None
+        self._channels((n, g), _Panel(panel, place, ahead), vectors, runs)
 
-    panel = emit.scratch("panel", (space.cpg, vectors * lanes))
-    copy = dict(c=space.cpg, j=vectors)
-    with emit.loops(**copy) as axes, emit.block("pack"):
-        c, j = emit.all_spatial(copy, axes)
-        value = operands.data[n, g * space.cpg + c, pixel(j)]
-        emit.store(panel, value, [c, Ramp(j * lanes, 1, lanes)])
-        if knobs.ahead:
-            element = operands.data[n, g * space.cpg + c, first]
-            emit.prefetch(element, (knobs.ahead * vectors + j) * lanes * 4)
+    def _pixel(self, first: Any, j: Any) -> Any:
+        """First pixel of vector j of a tile; the last overlaps its neighbour."""
+        return tirx.min(first + j * self.lanes, self.space.pixels - self.lanes)
 
-    runs = min(runs, space.runs)
-    tiles = ceil_div(space.runs, runs)
-    with emit.loops(k=tiles) as axis, emit.block("channels"):
-        run = tile_start(emit.spatial("vk", tiles, axis), runs, space.runs)
-        acc = emit.local("acc", (runs, space.channels, vectors, lanes))
-        tile = dict(r=runs, i=space.channels, j=vectors)
-        with emit.loops(c=space.cpg, **tile) as axes, emit.block("update"):
-            c = emit.reduce("vc", space.cpg, axes[0])
-            r, i, j = emit.all_spatial(tile, axes[1:])
-            with emit.init():
+    def _rows(self, n: Any, g: Any, row: Any) -> None:
+        """The pixels that a run of output rows takes from a strided input, and all their tiles."""
+        conv, space, knobs, lanes = self.conv, self.space, self.knobs, self.lanes
+        data, (sy, sx), width = self.operands.data, conv.stride, conv.out_width
+        panel = emit.scratch("panel", (space.cpg, space.pixels))
+        copy, short = dict(c=space.cpg, y=knobs.rows), narrowed(lanes, width)
+        with emit.loops(**copy) as axes, emit.block("skip"):
+            c, y = emit.all_spatial(copy, axes)
+            at, first = (n, g * space.cpg + c), (row + y) * (sy * conv.width)
+            with T.serial(0, ceil_div(width, short)) as x:
+                column = tile_start(x, short, width)
+                start = first + column * sx
+                if sx == 1 or short == 1:
+                    value = data[(*at, emit.run(start, short))]
+                else:
+                    value = every_second(data, at, start, short)
+                emit.store(panel, value, [c, emit.run(y * width + column, short)])
+
+        def full(t: Any, j: Any) -> tuple[Any, Any]:
+            pixel = (t * knobs.vectors + j) * lanes
+            return pixel, row * width + pixel
+
+        def rest(_: Any, j: Any) -> tuple[Any, Any]:
+            pixel = self._pixel(space.full_tiles * knobs.vectors * lanes, j)
+            return pixel, row * width + pixel
+
+        lines = ceil_div(conv.width * 4, CACHE_LINE)  # of a row
+
+        def fetch(c: Any, line: Any) -> None:
+            y = row + knobs.ahead * knobs.rows + line // lines
+            element = data[n, g * space.cpg + c, y * (sy * conv.width)]
+            emit.prefetch(element, line % lines * CACHE_LINE)
+
+        ahead = _Ahead(knobs.rows * lines, fetch) if knobs.ahead else None
+        if space.full_tiles:
+            of = _Panel(panel, full, ahead)
+            self._channels((n, g), of, knobs.vectors, 1, space.full_tiles)
+        if space.tail_vectors:
+            of = _Panel(panel, rest, None if space.full_tiles else ahead)
+            self._channels((n, g), of, space.tail_vectors, knobs.tail_runs)
+
+    def _channels(
+        self, at: tuple[Any, Any], panel: _Panel, vectors: int, runs: int, count: int = 1
+    ) -> None:
+        """`count` tiles of `vectors` pixel vectors, over all output channels of group `at[1]`."""
+        n, g = at
+        space, lanes, every, operands = self.space, self.lanes, self.every, self.operands
+        runs = min(runs, space.runs)
+        tiles = dict(t=count, k=ceil_div(space.runs, runs))
+        with emit.loops(**tiles) as axes, emit.block("channels"):
+            t, k = emit.all_spatial(tiles, axes)
+            run = tile_start(k, runs, space.runs)
+            acc = emit.local("acc", (runs, space.channels, vectors, lanes))
+            tile = dict(r=runs, i=space.channels, j=vectors)
+            with emit.loops(**tile) as axes, emit.block("start"):
+                r, i, j = emit.all_spatial(tile, axes)
                 start = operands.start(g * space.kpg + space.channel(run + r) + i)
                 emit.store(acc, Broadcast(start, lanes), [r, i, j, every])
-            weight = Broadcast(operands.weight[g, run + r, c, i], lanes)
-            product = panel[c, Ramp(j * lanes, 1, lanes)] * weight
-            emit.store(acc, acc[r, i, j, every] + product, [r, i, j, every])
-        with emit.loops(**tile) as axes, emit.block("store"):
-            r, i, j = emit.all_spatial(tile, axes)
-            index = [n, g * space.kpg + space.channel(run + r) + i, pixel(j)]
-            operands.finish(acc[r, i, j, every], index)
+            with emit.loops(c=space.cpg) as channel:
+                if panel.ahead is not None:
+                    with emit.block("ahead"):
+                        c = emit.spatial("vc", space.cpg, channel)
+                        panel.ahead.part(c, t * tiles["k"] + k, count * tiles["k"])
+                with emit.loops(**tile) as axes, emit.block("update"):
+                    c = emit.reduce("vc", space.cpg, channel)
+                    r, i, j = emit.all_spatial(tile, axes)
+                    weight = Broadcast(operands.weight[g, run + r, c, i], lanes)
+                    product = panel.data[c, Ramp(panel.place(t, j)[0], 1, lanes)] * weight
+                    emit.store(acc, acc[r, i, j, every] + product, [r, i, j, every])
+            with emit.loops(**tile) as axes, emit.block("store"):
+                r, i, j = emit.all_spatial(tile, axes)
+                pixel = Ramp(panel.place(t, j)[1], 1, lanes)
+                index = [n, g * space.kpg + space.channel(run + r) + i, pixel]
+                operands.finish(acc[r, i, j, every], index)
 
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
-    """Parallel over pixel tiles; register tiles unrolled."""
+    """Parallel over pixel tiles or panels; register tiles unrolled."""
     space = Space(task, knobs)
-    tiles = ["tile"] * bool(space.full_tiles) + ["tail"] * bool(space.tail_vectors)
-    for name in tiles:
+    parts = ["tile"] * bool(space.full_tiles) + ["tail"] * bool(space.tail_vectors)
+    for name in ["rows"] if knobs.rows else parts:
         block = sch.get_sblock(name)
         run_parallel(sch, sch.get_loops(block), task.conv.macs, device)
         for child in sch.get_child_blocks(block):
@@ -269,7 +423,6 @@ def _schedule_tile(sch: Schedule, block: Any) -> None:
         sch.unroll(sch.get_loops(block)[-1])
         return
     for child in sch.get_child_blocks(block):
-        for loop in sch.get_loops(child)[-3:]:
-            sch.unroll(loop)
-        if sch.get(child).name_hint.startswith("update"):
-            sch.decompose_reduction(child, sch.get_loops(child)[0])
+        if not sch.get(child).name_hint.startswith("ahead"):
+            for loop in sch.get_loops(child)[-3:]:
+                sch.unroll(loop)

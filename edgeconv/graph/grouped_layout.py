@@ -35,6 +35,7 @@ MOST_STRIDE = 2  # horizontal; beyond it vectors would be gathered
 NARROW = 32  # channels; wider dense convolutions are better in blocks
 BLOCK_CYCLES = 6.0  # for each vector that a copy moves into whole blocks or out of them
 COPY_CYCLES = 9.0  # for each vector of other channels
+SKIP_CYCLES = 8.0  # for each vector of every second column
 GATHER_CYCLES = 24.0  # where it can't move whole vectors
 POOL_CYCLES = 16.0  # more for each vector of a pooled map, if it is row-major
 
@@ -70,7 +71,9 @@ def _cycles(node: Node, plan: Plan, lanes: int, cycles: Cycles) -> float:
         return POOL_CYCLES * vectors if plan.layouts[node.output].block <= 1 else 0.0
     if node.op not in ("copy", "slice") or len(node.output.shape) != 4:
         return 0.0
-    if node.op == "slice" or node.output.shape[1] < lanes:
+    if node.op == "slice":
+        return vectors * (SKIP_CYCLES if node.attrs["step"][3] <= 2 else GATHER_CYCLES)
+    if node.output.shape[1] < lanes:
         return vectors * GATHER_CYCLES
     of_each = COPY_CYCLES if node.output.shape[1] % lanes else BLOCK_CYCLES
     return vectors * of_each * (2 if node.output.size > LARGE else 1)

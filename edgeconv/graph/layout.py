@@ -129,8 +129,11 @@ def choose_layouts(graph: Graph, lanes: int, rows: frozenset[Value] = frozenset(
             if value.is_constant:
                 plan.layouts.setdefault(value, PLAIN)
         if is_scheduled_conv(node):
-            _skip_pixels(graph, node, plan, nodes)
-            plan.layouts[node.output] = _conv_output(graph, node, plan, consumers, lanes)
+            out = _conv_output(graph, node, plan, consumers, lanes)
+            if not (out.is_plain and _takes_rows(node, lanes)):
+                _skip_pixels(graph, node, plan, nodes)
+                out = _conv_output(graph, node, plan, consumers, lanes)
+            plan.layouts[node.output] = out
             wanted = _conv_input_block(node, plan, lanes)
             if not _readable(graph, plan, node, wanted, lanes):
                 node.inputs[0] = copied(node.inputs[0], wanted)
@@ -246,6 +249,12 @@ def _copy(graph: Graph, value: Value, nodes: list[Node]) -> Value:
     return copy.output
 
 
+def _takes_rows(node: Node, lanes: int) -> bool:
+    """Whether a pointwise convolution takes rows to rows, and finds its pixels itself."""
+    conv = single(node)
+    return conv is not None and is_image(node.output) and pointwise_layout.accepts(conv, lanes)
+
+
 def _skip_pixels(graph: Graph, node: Node, plan: Plan, nodes: list[Node]) -> None:
     """Let a strided pointwise convolution of a row-major map read a copy of the pixels it uses."""
     value, conv = node.inputs[0], single(node)
@@ -297,7 +306,7 @@ def _readable(graph: Graph, plan: Plan, node: Node, block: int, lanes: int) -> b
     if conv is not None:
         if depthwise_layout.accepts(conv, 0, out.block, lanes):
             return True
-        if is_image(node.output) and out.is_plain and pointwise_layout.accepts(conv, lanes):
+        if out.is_plain and _takes_rows(node, lanes):
             return True
         if is_image(value) and pointwise_layout.reads_planes(conv, lanes):
             return True

@@ -239,6 +239,15 @@ def test_a_lone_strided_pointwise_convolution_reads_only_its_pixels() -> None:
     assert graph.nodes[1].attrs["stride"] == (1, 1)
 
 
+@pytest.mark.parametrize("groups", [1, 3])
+def test_between_rows_every_second_column_needs_no_copy(groups: int) -> None:
+    maker = Maker()
+    graph = maker.done(maker.conv(maker.input(1, 36, 21, 40), 30, 1, stride=2, groups=groups))
+    plan = planned(graph, 16)
+    assert ops(graph) == ["conv2d"]
+    assert plan.layouts[graph.outputs[0]] == PLAIN
+
+
 @pytest.mark.parametrize(
     ("lanes", "wanted"), [(4, ["copy", "conv2d", "copy"]), (16, ["conv2d", "copy"])]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -26,6 +27,14 @@ def task(conv: Conv2d, *, fused: bool = False) -> ConvTask:
     )
 
 
+def add_settings(kernels: Kernels, work: ConvTask, most: int) -> None:
+    """Up to `most` kernels from all over the space, every second fetching pixels ahead."""
+    settings = list(planar_pointwise.candidates(work, kernels.device))
+    assert all((knobs.rows > 0) == (work.conv.stride != (1, 1)) for knobs in settings)
+    for number, knobs in enumerate(settings[:: ceil_div(len(settings), most)]):
+        kernels.add(FAMILY, work, dataclasses.replace(knobs, ahead=number % 2))
+
+
 @pytest.mark.parametrize("target", DEVICES)
 @pytest.mark.parametrize("size", [(4, 4), (7, 7), (1, 23), (9, 11)])
 def test_every_setting(
@@ -33,11 +42,26 @@ def test_every_setting(
 ) -> None:
     """Output channels and pixels that no tile divides; two groups, two images."""
     kernels = kernels_for(target)
-    cpu = kernels.device
     work = task(Conv2d(2, 10, *size, 22, (1, 1), groups=2), fused=True)
-    settings = list(planar_pointwise.candidates(work, cpu))
-    for knobs in settings[:: ceil_div(len(settings), 10)]:
-        kernels.add(FAMILY, work, knobs)
+    add_settings(kernels, work, 10)
+    kernels.check()
+
+
+@pytest.mark.parametrize("target", DEVICES)
+@pytest.mark.parametrize(
+    ("size", "stride"),
+    [((7, 7), (2, 2)), ((8, 38), (2, 2)), ((9, 67), (3, 2)), ((11, 6), (2, 1)), ((31, 1), (1, 2))],
+)
+def test_every_setting_of_strided_inputs(
+    target: str,
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    kernels_for: Callable[[str], Kernels],
+) -> None:
+    """Rows narrower and wider than a vector, and panels that overlap."""
+    kernels = kernels_for(target)
+    work = task(Conv2d(2, 10, *size, 22, (1, 1), stride, groups=2), fused=True)
+    add_settings(kernels, work, 8)
     kernels.check()
 
 
@@ -62,9 +86,21 @@ def test_default_settings(target: str, fused: bool, kernels_for: Callable[[str],
 def test_two_threads() -> None:
     two = device("host", 2)
     kernels = Kernels(two)
-    work = task(Conv2d(2, 32, 30, 31, 45, (1, 1)), fused=True)
-    kernels.add(FAMILY, work, FAMILY.default_knobs(work, two))
+    for stride in ((1, 1), (2, 2)):
+        work = task(Conv2d(2, 32, 30, 31, 45, (1, 1), stride), fused=True)
+        kernels.add(FAMILY, work, FAMILY.default_knobs(work, two))
     kernels.check()
+
+
+def test_panels_are_for_all_threads() -> None:
+    """A whole map in one panel would leave one of two cores with nothing to do."""
+    work = task(Conv2d(1, 32, 20, 32, 45, (1, 1), (2, 2)))
+    alone, shared = (
+        {knobs.rows for knobs in planar_pointwise.candidates(work, device("x86-avx512", cores))}
+        for cores in (1, 2)
+    )
+    assert 10 in alone
+    assert shared == {1, 5}
 
 
 def test_weights_are_packed_in_the_order_they_are_read() -> None:
@@ -83,7 +119,8 @@ def test_weights_are_packed_in_the_order_they_are_read() -> None:
     ("conv", "data", "reason"),
     [
         (Conv2d(1, 4, 9, 9, 4, (3, 3)), NCHW, "only 1x1"),
-        (Conv2d(1, 4, 9, 9, 4, (1, 1), (2, 2)), NCHW, "stride 1"),
+        (Conv2d(1, 4, 9, 9, 4, (1, 1), (1, 3)), NCHW, "horizontal stride"),
+        (Conv2d(1, 4, 3, 9, 4, (1, 1), (3, 2)), Layout(1), "fewer pixels"),
         (Conv2d(1, 4, 9, 9, 4, (1, 1)), Layout(4), "only NCHW"),
         (Conv2d(1, 4, 9, 9, 4, (1, 1)), Layout(1, (1, 0, 0, 0)), "without halo"),
         (Conv2d(1, 4, 1, 3, 4, (1, 1)), NCHW, "fewer pixels"),
