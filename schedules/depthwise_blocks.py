@@ -358,8 +358,9 @@ class Kernel:
         conv, space, lanes = self.conv, self.space, self.lanes
         top, left = conv.padding[:2]
         if space.flat:
-            count = conv.height * conv.width
+            count = min(conv.height, space.strip_rows - top) * conv.width  # of the rows it reads
             static = ceil_div(count, lanes) <= STATIC_SQUARES
+            count = max(count, lanes)  # a map has at least as many
 
             def square(start: Any) -> None:
                 for k, pixel in enumerate(self._planes(n, v, start)):

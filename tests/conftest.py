@@ -17,6 +17,11 @@ _data = tempfile.TemporaryDirectory(prefix="edgeconv-tests-")
 os.environ["XDG_DATA_HOME"] = _data.name
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--bounds`: see tests/schedules/conftest.py."""
+    parser.addoption("--bounds", action="store_true", help="kernels check every index they use")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_shipped_records() -> Iterator[None]:
     """Nor must those that edgeconv ships for a processor like this one."""

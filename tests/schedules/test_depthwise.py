@@ -12,6 +12,7 @@ from edgeconv.schedules import depthwise_blocks, depthwise_rows, family
 from edgeconv.schedules.common import ceil_div, starts, tap_uses
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
+from tests.schedules.bounds import CheckedKernels
 from tests.schedules.kernels import DEVICES, Kernels, device
 
 RELU = ("relu", ())
@@ -135,6 +136,31 @@ def test_strips_of_maps_that_fill_no_cache() -> None:
         kernels.add(BLOCKS, task, BLOCKS.default_knobs(task, cpu))
     kernels.check()
     assert strips == {True, False}
+
+
+@pytest.mark.parametrize("target", ["host", "x86-sse4"])
+@pytest.mark.parametrize(
+    "conv",
+    [
+        Conv2d(1, 33, 30, 6, 33, (3, 2), (3, 3), (1, 1, 1, 0), groups=33),
+        Conv2d(1, 33, 41, 14, 33, (1, 1), (3, 2), groups=33),
+        Conv2d(1, 33, 40, 30, 33, (2, 2), (37, 1), (1, 0, 1, 1), groups=33),
+        Conv2d(1, 33, 12, 12, 33, (1, 3), (40, 1), (39, 0, 28, 0), groups=33),
+    ],
+    ids=str,
+)
+def test_rows_that_no_output_reads(target: str, conv: Conv2d) -> None:
+    """They are not copied: there is no room for them."""
+    cpu = device(target)
+    kernels = CheckedKernels(cpu)
+    task = ConvTask(conv, Layout(1), Layout(1), True, None, RELU)
+    for f in (ROWS, BLOCKS):
+        if f.supports(task, cpu) is None:
+            settings = list(f.candidates(task, cpu))
+            for knobs in settings[:: ceil_div(len(settings), 4)]:
+                kernels.add(f, task, knobs)
+    assert kernels.jobs
+    kernels.check()
 
 
 @pytest.mark.parametrize(

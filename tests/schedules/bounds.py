@@ -1,0 +1,124 @@
+"""Kernels that check every index of a buffer, scratch memory included, before they use it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import tvm
+from tvm import tirx
+
+from edgeconv.memory import SLACK
+from tests.schedules.kernels import Kernels
+
+PIPELINE = "edgeconv_bounds"
+CHILDREN = (
+    *("a", "b", "value", "body", "base", "vectors", "args", "indices"),
+    *("condition", "true_value", "false_value"),  # a Select computes both
+)
+
+OTHERS = (tirx.AllocBuffer, tirx.DeclBuffer, tirx.AssertStmt, tirx.stmt.Return)
+
+
+class CheckedKernels(Kernels):
+    """`Kernels` that stop at the first index outside its buffer."""
+
+    def main(self) -> Any:
+        """As `Kernels.main`, compiled with checks."""
+        functions = {**self.functions, "main": self.main_function()}
+        module = tvm.IRModule(
+            {tvm.ir.GlobalVar(n): f.with_attr("global_symbol", n) for n, f in functions.items()}
+        )
+        target = self.device.tvm_target(self.device.cores)
+        return tvm.tirx.build(module, target=target, pipeline=PIPELINE)["main"]
+
+
+@tirx.transform.prim_func_pass(opt_level=0)
+def check_indices(func: tirx.PrimFunc, _mod: Any, _context: Any) -> tirx.PrimFunc:
+    """Assert before each statement that what it reads and writes lies in its buffers."""
+    if str(func.attrs["global_symbol"]) == "main":
+        return func
+    return func.with_body(_checked(func.body))
+
+
+def _checked(stmt: Any) -> Any:
+    if isinstance(stmt, tirx.SeqStmt):
+        parts: list[Any] = []
+        for part in stmt.seq:
+            done = _checked(part)
+            parts += list(done.seq) if isinstance(done, tirx.SeqStmt) else [done]
+        return tirx.SeqStmt(parts, stmt.span)
+    if isinstance(stmt, tirx.AttrStmt):
+        return tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, _checked(stmt.body), stmt.span)
+    if isinstance(stmt, tirx.For):
+        head = (stmt.loop_var, stmt.min, stmt.extent, stmt.kind)
+        tail = (stmt.thread_binding, stmt.annotations, stmt.step, stmt.span)
+        return tirx.For(*head, _checked(stmt.body), *tail)
+    if isinstance(stmt, tirx.IfThenElse):
+        otherwise = None if stmt.else_case is None else _checked(stmt.else_case)
+        body = tirx.IfThenElse(stmt.condition, _checked(stmt.then_case), otherwise, stmt.span)
+        return _after(_loads(stmt.condition, []), body)
+    if isinstance(stmt, tirx.BufferStore):
+        loads = [x for e in (stmt.value, *stmt.indices) for x in _loads(e, [])]
+        return _after([*loads, (stmt, [])], stmt)
+    if isinstance(stmt, (tirx.Bind, tirx.Evaluate)):
+        return _after(_loads(stmt.value, []), stmt)
+    assert isinstance(stmt, OTHERS), type(stmt)
+    return stmt
+
+
+Access = tuple[Any, list[Any]]  # a load or store, and what must hold for it to happen
+
+
+def _loads(expression: Any, conditions: list[Any]) -> Iterator[Access]:
+    """All loads of an expression."""
+    if isinstance(expression, tvm.ir.TensorLoad):
+        yield expression, conditions
+    if isinstance(expression, tvm.ir.Call):
+        name = expression.op.name if isinstance(expression.op, tvm.ir.Op) else ""
+        if name == "tirx.address_of":
+            return
+        if name == "tirx.if_then_else":
+            condition, yes, no = expression.args
+            yield from _loads(condition, conditions)
+            yield from _loads(yes, [*conditions, condition])
+            yield from _loads(no, [*conditions, tirx.Not(condition)])
+            return
+    for name in CHILDREN:
+        found = getattr(expression, name, None)
+        if isinstance(found, (list, tuple, tvm.ir.Array)):
+            for child in found:
+                yield from _loads(child, conditions)
+        elif isinstance(found, tvm.ir.Expr):
+            yield from _loads(found, conditions)
+
+
+def _after(accesses: Any, stmt: Any) -> Any:
+    """The statement behind an assertion for each access."""
+    asserted = {str(a): a for a in (_assertion(*access) for access in accesses)}
+    return tirx.SeqStmt([*asserted.values(), stmt]) if asserted else stmt
+
+
+def _assertion(access: Any, conditions: list[Any]) -> Any:
+    buffer = access.source if isinstance(access, tvm.ir.TensorLoad) else access.buffer
+    (index,) = access.indices
+    first = last = index
+    if isinstance(index, tirx.Ramp):
+        first, last = index.base, index.base + index.stride * (int(index.lanes) - 1)
+    size = math.prod(int(extent) for extent in buffer.shape)
+    if isinstance(access, tvm.ir.TensorLoad) and buffer.name == "data":
+        size += SLACK // 4  # a vector may reach behind the last pixel
+    inside = tirx.all(first >= 0, last < size)
+    for condition in conditions:
+        inside = tirx.any(tirx.Not(condition), inside)
+    message = [tvm.ir.StringImm(f"{buffer.name}[{index}] of {buffer.shape}")]
+    return tirx.AssertStmt(inside, tvm.ir.StringImm("IndexError"), message)
+
+
+def _pipeline() -> tuple[Any, Any, Any]:
+    lower, finalize_host, finalize_device = tirx.get_tir_pipeline("edgeconv")
+    return tvm.ir.transform.Sequential([lower, check_indices]), finalize_host, finalize_device
+
+
+tirx.register_tir_pipeline(PIPELINE, _pipeline)
