@@ -148,7 +148,8 @@ def _pipeline() -> tuple[Any, Any, Any]:
     return lower, lambda: passes, finalize_device
 
 
-tirx.register_tir_pipeline("edgeconv", _pipeline)
+PIPELINE = "edgeconv"  # passes by the name they are registered under
+tirx.register_tir_pipeline(PIPELINE, _pipeline)
 
 
 def build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> Any:
@@ -161,7 +162,7 @@ def build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> Any
         {tvm.ir.GlobalVar(n): f.with_attr("global_symbol", n) for n, f in functions.items()}
     )
     try:
-        return tvm.tirx.build(module, target=target, pipeline="edgeconv")
+        return tvm.tirx.build(module, target=target, pipeline=PIPELINE)
     except Exception as error:
         lines = str(error).strip().splitlines()
         reason = lines[-1] if lines else type(error).__name__

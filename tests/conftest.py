@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from edgeconv import codegen
 from edgeconv.tuning import records
+from tests.schedules import bounds
 
 # Records of whoever runs the tests must not decide which kernels are tested.
 _data = tempfile.TemporaryDirectory(prefix="edgeconv-tests-")
@@ -18,8 +20,17 @@ os.environ["XDG_DATA_HOME"] = _data.name
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--bounds`: see tests/schedules/conftest.py."""
+    """`--bounds`: nothing reads or writes outside a buffer, or its test fails."""
     parser.addoption("--bounds", action="store_true", help="kernels check every index they use")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def checked_indices(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With `--bounds`, all that is compiled in the tests' processes checks its indices."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("bounds"):
+            patch.setattr(codegen, "PIPELINE", bounds.PIPELINE)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

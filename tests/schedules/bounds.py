@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import pytest
 import tvm
 from tvm import tirx
 
+from edgeconv import codegen
 from edgeconv.memory import SLACK
 from tests.schedules.kernels import Kernels
 
@@ -26,12 +28,9 @@ class CheckedKernels(Kernels):
 
     def main(self) -> Any:
         """As `Kernels.main`, compiled with checks."""
-        functions = {**self.functions, "main": self.main_function()}
-        module = tvm.IRModule(
-            {tvm.ir.GlobalVar(n): f.with_attr("global_symbol", n) for n, f in functions.items()}
-        )
-        target = self.device.tvm_target(self.device.cores)
-        return tvm.tirx.build(module, target=target, pipeline=PIPELINE)["main"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(codegen, "PIPELINE", PIPELINE)
+            return super().main()
 
 
 @tirx.transform.prim_func_pass(opt_level=0)
@@ -39,36 +38,71 @@ def check_indices(func: tirx.PrimFunc, _mod: Any, _context: Any) -> tirx.PrimFun
     """Assert before each statement that what it reads and writes lies in its buffers."""
     if str(func.attrs["global_symbol"]) == "main":
         return func
-    return func.with_body(_checked(func.body))
-
-
-def _checked(stmt: Any) -> Any:
-    if isinstance(stmt, tirx.SeqStmt):
-        parts: list[Any] = []
-        for part in stmt.seq:
-            done = _checked(part)
-            parts += list(done.seq) if isinstance(done, tirx.SeqStmt) else [done]
-        return tirx.SeqStmt(parts, stmt.span)
-    if isinstance(stmt, tirx.AttrStmt):
-        return tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, _checked(stmt.body), stmt.span)
-    if isinstance(stmt, tirx.For):
-        head = (stmt.loop_var, stmt.min, stmt.extent, stmt.kind)
-        tail = (stmt.thread_binding, stmt.annotations, stmt.step, stmt.span)
-        return tirx.For(*head, _checked(stmt.body), *tail)
-    if isinstance(stmt, tirx.IfThenElse):
-        otherwise = None if stmt.else_case is None else _checked(stmt.else_case)
-        body = tirx.IfThenElse(stmt.condition, _checked(stmt.then_case), otherwise, stmt.span)
-        return _after(_loads(stmt.condition, []), body)
-    if isinstance(stmt, tirx.BufferStore):
-        loads = [x for e in (stmt.value, *stmt.indices) for x in _loads(e, [])]
-        return _after([*loads, (stmt, [])], stmt)
-    if isinstance(stmt, (tirx.Bind, tirx.Evaluate)):
-        return _after(_loads(stmt.value, []), stmt)
-    assert isinstance(stmt, OTHERS), type(stmt)
-    return stmt
+    return func.with_body(_Checks().of(func.body))
 
 
 Access = tuple[Any, list[Any]]  # a load or store, and what must hold for it to happen
+
+
+class _Checks:
+    """Writes assertions into the statements of a kernel."""
+
+    def __init__(self) -> None:
+        self.own: list[Any] = []  # buffers the kernel allocates
+
+    def of(self, stmt: Any) -> Any:
+        """A statement with assertions."""
+        if isinstance(stmt, tirx.SeqStmt):
+            parts: list[Any] = []
+            for part in stmt.seq:
+                done = self.of(part)
+                parts += list(done.seq) if isinstance(done, tirx.SeqStmt) else [done]
+            return tirx.SeqStmt(parts, stmt.span)
+        if isinstance(stmt, tirx.AttrStmt):
+            head = (stmt.node, stmt.attr_key, stmt.value)
+            return tirx.AttrStmt(*head, self.of(stmt.body), stmt.span)
+        if isinstance(stmt, tirx.For):
+            head = (stmt.loop_var, stmt.min, stmt.extent, stmt.kind)
+            tail = (stmt.thread_binding, stmt.annotations, stmt.step, stmt.span)
+            return tirx.For(*head, self.of(stmt.body), *tail)
+        if isinstance(stmt, tirx.IfThenElse):
+            otherwise = None if stmt.else_case is None else self.of(stmt.else_case)
+            body = tirx.IfThenElse(stmt.condition, self.of(stmt.then_case), otherwise, stmt.span)
+            return self._after(_loads(stmt.condition, []), body)
+        if isinstance(stmt, tirx.BufferStore):
+            loads = [x for e in (stmt.value, *stmt.indices) for x in _loads(e, [])]
+            return self._after([*loads, (stmt, [])], stmt)
+        if isinstance(stmt, (tirx.Bind, tirx.Evaluate)):
+            return self._after(_loads(stmt.value, []), stmt)
+        if isinstance(stmt, tirx.AllocBuffer):
+            self.own.append(stmt.buffer)
+        assert isinstance(stmt, OTHERS), type(stmt)
+        return stmt
+
+    def _after(self, accesses: Iterable[Access], stmt: Any) -> Any:
+        """The statement behind an assertion for each access."""
+        asserted = [self._assertion(*access) for access in accesses]
+        once = {str(a): a for a in asserted if a is not None}
+        return tirx.SeqStmt([*once.values(), stmt]) if once else stmt
+
+    def _assertion(self, access: Any, conditions: list[Any]) -> Any | None:
+        """None where single lanes of a vector are gathered, or read or not."""
+        loads = isinstance(access, tvm.ir.TensorLoad)
+        buffer = access.source if loads else access.buffer
+        (index,) = access.indices
+        first = last = index
+        if isinstance(index, tirx.Ramp):
+            first, last = index.base, index.base + index.stride * (int(index.lanes) - 1)
+        if not all(e.ty.is_scalar() for e in (first, *conditions)):
+            return None
+        size = math.prod(int(extent) for extent in buffer.shape)
+        if loads and not any(buffer.same_as(own) for own in self.own):
+            size += SLACK // 4  # a vector may reach behind the last pixel of an operand
+        inside = tirx.all(first >= 0, last < size)
+        for condition in conditions:
+            inside = tirx.any(tirx.Not(condition), inside)
+        message = [tvm.ir.StringImm(f"{buffer.name}[{index}] of {buffer.shape}")]
+        return tirx.AssertStmt(inside, tvm.ir.StringImm("IndexError"), message)
 
 
 def _loads(expression: Any, conditions: list[Any]) -> Iterator[Access]:
@@ -79,7 +113,7 @@ def _loads(expression: Any, conditions: list[Any]) -> Iterator[Access]:
         name = expression.op.name if isinstance(expression.op, tvm.ir.Op) else ""
         if name == "tirx.address_of":
             return
-        if name == "tirx.if_then_else":
+        if name == "prim.if_then_else":
             condition, yes, no = expression.args
             yield from _loads(condition, conditions)
             yield from _loads(yes, [*conditions, condition])
@@ -92,28 +126,6 @@ def _loads(expression: Any, conditions: list[Any]) -> Iterator[Access]:
                 yield from _loads(child, conditions)
         elif isinstance(found, tvm.ir.Expr):
             yield from _loads(found, conditions)
-
-
-def _after(accesses: Any, stmt: Any) -> Any:
-    """The statement behind an assertion for each access."""
-    asserted = {str(a): a for a in (_assertion(*access) for access in accesses)}
-    return tirx.SeqStmt([*asserted.values(), stmt]) if asserted else stmt
-
-
-def _assertion(access: Any, conditions: list[Any]) -> Any:
-    buffer = access.source if isinstance(access, tvm.ir.TensorLoad) else access.buffer
-    (index,) = access.indices
-    first = last = index
-    if isinstance(index, tirx.Ramp):
-        first, last = index.base, index.base + index.stride * (int(index.lanes) - 1)
-    size = math.prod(int(extent) for extent in buffer.shape)
-    if isinstance(access, tvm.ir.TensorLoad) and buffer.name == "data":
-        size += SLACK // 4  # a vector may reach behind the last pixel
-    inside = tirx.all(first >= 0, last < size)
-    for condition in conditions:
-        inside = tirx.any(tirx.Not(condition), inside)
-    message = [tvm.ir.StringImm(f"{buffer.name}[{index}] of {buffer.shape}")]
-    return tirx.AssertStmt(inside, tvm.ir.StringImm("IndexError"), message)
 
 
 def _pipeline() -> tuple[Any, Any, Any]:

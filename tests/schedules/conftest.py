@@ -15,16 +15,15 @@ CHECKED = "x86-sse4"  # whose kernels check indices in every run
 
 
 @pytest.fixture
-def kernels_for(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str], Kernels]:
+def kernels_for(tmp_path: Path) -> Callable[[str], Kernels]:
     """Kernels of a device, run here or under emulation; skips where there is neither. Those of one
-    device, with `--bounds` all that run here, stop at an index outside a buffer.
+    device stop at an index outside a buffer.
     """
 
     def make(name: str) -> Kernels:
         cpu = device(name)
         if cpu.is_native:
-            checked = name == CHECKED or request.config.getoption("bounds")
-            return CheckedKernels(cpu) if checked else Kernels(cpu)
+            return CheckedKernels(cpu) if name == CHECKED else Kernels(cpu)
         if emulator(cpu.arch) is None:
             pytest.skip(f"this machine can't run code for {name}, nor emulate it (CONTRIBUTING.md)")
         return EmulatedKernels(cpu, tmp_path)

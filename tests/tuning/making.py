@@ -75,10 +75,15 @@ def record(
     """A record that this version would use, with knobs that are not the default."""
     for_task, on = for_task or task(), on or device()
     of = family(name)
+    return record_of(for_task, on, of, other_knobs(of, for_task, on), **changes)
+
+
+def record_of(for_task: Any, on: Device, of: Any, knobs: Any, **changes: Any) -> Record:
+    """A record of any task that this version would use."""
     values: dict[str, Any] = dict(
         task=for_task,
         family=of.name,
-        knobs=other_knobs(of, for_task, on),
+        knobs=knobs,
         median_us=10.5,
         spread_us=0.25,
         default_us=12.6,

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import tvm
 
 import edgeconv
 from edgeconv import api, fusion
@@ -21,7 +20,7 @@ from edgeconv.benchmarks.onnx_builder import Builder
 from edgeconv.build import Layer, tunable_tasks
 from edgeconv.schedules.pairs import PAIRS, pair_family
 from edgeconv.targets import Device
-from edgeconv.tuning import bench, candidates, kernels, keys, plan, records, whole
+from edgeconv.tuning import bench, candidates, kernels, plan, records, whole
 from edgeconv.tuning.bench import Plan
 from edgeconv.tuning.candidates import Candidate
 from edgeconv.tuning.families import TWO_KERNELS, NoKnobs
@@ -36,7 +35,7 @@ from edgeconv.tuning.tuner import TaskState, Tuner
 from edgeconv.workload import ConvTask, PairTask
 from tests.e2e.models import expected
 from tests.schedules.pairs import cases
-from tests.tuning.making import device
+from tests.tuning.making import device, record_of
 from tests.tuning.making import record as conv_record
 from tests.tuning.pretend import Pretend
 
@@ -76,10 +75,7 @@ def tasks(proto: onnx.ModelProto, on: Device) -> tuple[tuple[str, Any], ...]:
 
 def record(task: PairTask, on: Device, candidate: Candidate, **changes: Any) -> Record:
     """A record that this version would use."""
-    given = dict(task=task, family=candidate.family, knobs=candidate.knobs)
-    own = dict(source=keys.source_hash(candidate.of), folder=keys.folder_of(on))
-    profile = dict(profile=keys.profile(on), threads=on.cores, tvm=tvm.__version__)
-    return dataclasses.replace(conv_record(), **{**given, **own, **profile, **changes})
+    return record_of(task, on, candidate.of, candidate.knobs, **changes)
 
 
 def other(task: PairTask, on: Device) -> Candidate:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import tvm
 
 import edgeconv
 from edgeconv import api
@@ -32,7 +31,7 @@ from edgeconv.tuning.tuner import Tuner
 from edgeconv.workload import Conv2d, PoolTask
 from tests.e2e.models import ModelMaker, expected
 from tests.e2e.test_channel_blocks import between_convolutions
-from tests.tuning.making import device
+from tests.tuning.making import device, record_of
 from tests.tuning.making import record as conv_record
 from tests.tuning.pretend import Killed, Pretend
 
@@ -68,10 +67,7 @@ def other(task: PoolTask, on: Device = HOST) -> Candidate:
 
 def record(task: PoolTask, on: Device = HOST, **changes: Any) -> Record:
     """A record that this version would use, with knobs that are not the default."""
-    values = dict(task=task, family=POOLING.name, knobs=other(task, on).knobs)
-    values |= dict(source=keys.source_hash(POOLING), folder=keys.folder_of(on))
-    values |= dict(profile=keys.profile(on), threads=on.cores, tvm=tvm.__version__)
-    return dataclasses.replace(conv_record(), **{**values, **changes})
+    return record_of(task, on, POOLING, other(task, on).knobs, **changes)
 
 
 def tasks() -> list[PoolTask]:
