@@ -78,7 +78,7 @@ def record(
     return record_of(for_task, on, of, other_knobs(of, for_task, on), **changes)
 
 
-def record_of(for_task: Any, on: Device, of: Any, knobs: Any, **changes: Any) -> Record:
+def record_of(for_task: Any, on: Device, of: Any, knobs: Any, /, **changes: Any) -> Record:
     """A record of any task that this version would use."""
     values: dict[str, Any] = dict(
         task=for_task,
