@@ -148,8 +148,7 @@ def _pipeline() -> tuple[Any, Any, Any]:
     return lower, lambda: passes, finalize_device
 
 
-PIPELINE = "edgeconv"  # passes by the name they are registered under
-tirx.register_tir_pipeline(PIPELINE, _pipeline)
+tirx.register_tir_pipeline("edgeconv", _pipeline)
 
 
 def build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> Any:
@@ -162,7 +161,7 @@ def build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> Any
         {tvm.ir.GlobalVar(n): f.with_attr("global_symbol", n) for n, f in functions.items()}
     )
     try:
-        return tvm.tirx.build(module, target=target, pipeline=PIPELINE)
+        return tvm.tirx.build(module, target=target, pipeline="edgeconv")
     except Exception as error:
         lines = str(error).strip().splitlines()
         reason = lines[-1] if lines else type(error).__name__

@@ -28,7 +28,7 @@ from edgeconv.workload import ConvTask, PairTask
 LEAST_GAIN = 0.01  # of the time of two kernels; less is noise, and not worth their freedom
 CACHED = 4  # maps as large as one between two kernels that must fit in the second-level cache
 DEEP = 128  # input channels from which a pointwise convolution hides how its map is moved
-STREAMED = 2  # second-level caches of map that a pointwise convolution reads at no cost
+STREAMED = 2.5  # second-level caches of map that a pointwise convolution reads at no cost
 KERNEL_CYCLES = 50.0  # of a call
 FORK_CYCLES = 8000.0  # of a parallel region
 COPY_BYTES = 16.0  # a cycle: a pass over a map that row-major neighbours cost

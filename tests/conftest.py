@@ -29,7 +29,7 @@ def checked_indices(request: pytest.FixtureRequest) -> Iterator[None]:
     """With `--bounds`, all that is compiled in the tests' processes checks its indices."""
     with pytest.MonkeyPatch.context() as patch:
         if request.config.getoption("bounds"):
-            patch.setattr(codegen, "PIPELINE", bounds.PIPELINE)
+            patch.setattr(codegen, "build", bounds.build)
         yield
 
 

@@ -29,8 +29,16 @@ class CheckedKernels(Kernels):
     def main(self) -> Any:
         """As `Kernels.main`, compiled with checks."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(codegen, "PIPELINE", PIPELINE)
+            patch.setattr(codegen, "build", build)
             return super().main()
+
+
+def build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> Any:
+    """As `codegen.build`, with checks."""
+    module = tvm.IRModule(
+        {tvm.ir.GlobalVar(n): f.with_attr("global_symbol", n) for n, f in functions.items()}
+    )
+    return tvm.tirx.build(module, target=target, pipeline=PIPELINE)
 
 
 @tirx.transform.prim_func_pass(opt_level=0)
