@@ -290,6 +290,7 @@ class _Kernel:
         if knobs.rows:
             grid = dict(**images, p=space.panels)
             with emit.loops(**grid) as axes, emit.block("rows"):
+                emit.unknown_regions()  # two tiles in it may write one pixel
                 n, g, p = emit.all_spatial(grid, axes)
                 self._rows(n, g, space.first_row(p))
             return

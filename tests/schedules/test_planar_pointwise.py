@@ -86,9 +86,11 @@ def test_default_settings(target: str, fused: bool, kernels_for: Callable[[str],
 def test_two_threads() -> None:
     two = device("host", 2)
     kernels = Kernels(two)
-    for stride in ((1, 1), (2, 2)):
-        work = task(Conv2d(2, 32, 30, 31, 45, (1, 1), stride), fused=True)
-        kernels.add(FAMILY, work, FAMILY.default_knobs(work, two))
+    for groups, stride in ((1, (1, 1)), (1, (2, 2)), (5, (2, 2))):
+        work = task(Conv2d(2, 70, 37, 41, 50, (1, 1), stride, groups=groups), fused=True)
+        settings = list(planar_pointwise.candidates(work, two))
+        for knobs in (FAMILY.default_knobs(work, two), *settings[:: ceil_div(len(settings), 6)]):
+            kernels.add(FAMILY, work, knobs)
     kernels.check()
 
 
