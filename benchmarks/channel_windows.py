@@ -162,8 +162,8 @@ def layers(channels: Sequence[int], maps: Sequence[int]) -> Iterator[Layer]:
 def measure(layer: Layer, engines: Sequence[str], chosen: argparse.Namespace) -> dict[str, Any]:
     """Both models on all engines."""
     models = {"structured": layer.structured(), "dense": layer.dense()}
-    given = dict(seconds=chosen.seconds, limit=chosen.limit, lock=chosen.lock)
-    return worker.run_models(models, engines, threads=1, **given)
+    pace = dict(seconds=chosen.seconds, limit=chosen.limit, lock=chosen.lock)
+    return worker.run(models, engines, threads=1, **pace)
 
 
 def gain(measured: Mapping[str, Any]) -> float | None:

@@ -128,7 +128,7 @@ def measure(
 ) -> dict[str, Any]:
     """One layer, by mode and engine."""
     models = {mode: layer.model(mode) for mode in MODES}
-    return worker.run_models(models, engines, threads=1, seconds=seconds, limit=limit, lock=lock)
+    return worker.run(models, engines, threads=1, seconds=seconds, limit=limit, lock=lock)
 
 
 def tables(content: Mapping[str, Any]) -> list[Table]:

@@ -217,8 +217,8 @@ def engines_on(
     models = {"engines": network(one, other)}
     if other.output_shape == (one.batch, one.in_channels, one.height, one.width):
         models["chain"] = network(one, other, CHAIN)
-    given = dict(seconds=chosen.seconds, limit=chosen.limit, lock=chosen.lock)
-    return worker.run_models(models, engines, threads=1, **given)
+    pace = dict(seconds=chosen.seconds, limit=chosen.limit, lock=chosen.lock)
+    return worker.run(models, engines, threads=1, **pace)
 
 
 def tables(content: Mapping[str, Any]) -> list[Table]:

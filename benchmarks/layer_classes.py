@@ -48,9 +48,7 @@ def measure(
     models = {"alone": random_layers.alone(conv)}
     if random_layers.chainable(conv):
         models["chain"] = random_layers.chain(conv)
-    return worker.run_models(
-        models, engines, threads=threads, seconds=seconds, limit=limit, lock=lock
-    )
+    return worker.run(models, engines, threads=threads, seconds=seconds, limit=limit, lock=lock)
 
 
 def comparisons(cases: dict[str, Case], class_name: str, mode: str) -> list[Comparison]:

@@ -45,7 +45,7 @@ Measurements = dict[str, dict[str, dict[str, Any]]]
 
 
 def run(
-    models: Mapping[str, Path],
+    models: Mapping[str, Path | onnx.ModelProto],
     engines: Sequence[str],
     *,
     threads: int,
@@ -53,9 +53,11 @@ def run(
     limit: float,
     lock: Path | None = None,
 ) -> Measurements:
-    """The engines' times on each model, without samples; see `measure`."""
+    """The engines' times on each model, a file or not yet one, without samples; see `measure`."""
     pace = Pace(ROUNDS, seconds)
-    found = measure(models, engines, threads=threads, pace=pace, limit=limit, lock=lock)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {name: _file(model, Path(folder, f"{name}.onnx")) for name, model in models.items()}
+        found = measure(paths, engines, threads=threads, pace=pace, limit=limit, lock=lock)
     engines_of: Measurements = {name: result["engines"] for name, result in found.items()}
     for results in engines_of.values():
         for engine in results.values():
@@ -63,21 +65,12 @@ def run(
     return engines_of
 
 
-def run_models(
-    models: Mapping[str, onnx.ModelProto],
-    engines: Sequence[str],
-    *,
-    threads: int,
-    seconds: float,
-    limit: float,
-    lock: Path | None = None,
-) -> Measurements:
-    """`run` on models that are in no file yet."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {name: Path(folder, f"{name}.onnx") for name in models}
-        for name, model in models.items():
-            onnx.save(model, paths[name])
-        return run(paths, engines, threads=threads, seconds=seconds, limit=limit, lock=lock)
+def _file(model: Path | onnx.ModelProto, path: Path) -> Path:
+    """Where the model is; one in no file yet is saved to `path`."""
+    if isinstance(model, Path):
+        return model
+    onnx.save(model, path)
+    return path
 
 
 def measure(

@@ -196,8 +196,7 @@ class Space:
 
     def __init__(self, task: ConvTask, knobs: Knobs) -> None:
         conv, lanes = task.conv, knobs.lanes
-        self.conv, self.rows, self.panels = conv, knobs.rows, 1
-        self.pixels = conv.out_height * conv.out_width
+        self.panels, self.pixels = 1, conv.out_height * conv.out_width
         if knobs.rows:  # of a panel
             self.pixels = knobs.rows * conv.out_width
             self.panels = ceil_div(conv.out_height, knobs.rows)
@@ -208,10 +207,6 @@ class Space:
         self.kpg, self.cpg = conv.out_channels_per_group, conv.in_channels_per_group
         self.channels = knobs.channels
         self.runs = ceil_div(self.kpg, knobs.channels)
-
-    def first_row(self, panel: Any) -> Any:
-        """First output row of a panel; the last panel overlaps its neighbour."""
-        return tile_start(panel, self.rows, self.conv.out_height)
 
     def channel(self, run: Any) -> Any:
         """First output channel of a run within its group; the last overlaps its neighbour."""
@@ -292,7 +287,7 @@ class _Kernel:
             with emit.loops(**grid) as axes, emit.block("rows"):
                 emit.unknown_regions()  # two tiles in it may write one pixel
                 n, g, p = emit.all_spatial(grid, axes)
-                self._rows(n, g, space.first_row(p))
+                self._rows(n, g, tile_start(p, knobs.rows, conv.out_height))
             return
         if space.full_tiles:
             grid = dict(**images, p=space.full_tiles)

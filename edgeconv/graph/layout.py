@@ -130,8 +130,8 @@ def choose_layouts(graph: Graph, lanes: int, rows: frozenset[Value] = frozenset(
                 plan.layouts.setdefault(value, PLAIN)
         if is_scheduled_conv(node):
             out = _conv_output(graph, node, plan, consumers, lanes)
-            if not (out.is_plain and _takes_rows(node, lanes)):
-                _skip_pixels(graph, node, plan, nodes)
+            takes_rows = out.is_plain and _takes_rows(node, lanes)
+            if not takes_rows and _skip_pixels(graph, node, plan, nodes):
                 out = _conv_output(graph, node, plan, consumers, lanes)
             plan.layouts[node.output] = out
             wanted = _conv_input_block(node, plan, lanes)
@@ -255,13 +255,15 @@ def _takes_rows(node: Node, lanes: int) -> bool:
     return conv is not None and is_image(node.output) and pointwise_layout.accepts(conv, lanes)
 
 
-def _skip_pixels(graph: Graph, node: Node, plan: Plan, nodes: list[Node]) -> None:
-    """Let a strided pointwise convolution of a row-major map read a copy of the pixels it uses."""
+def _skip_pixels(graph: Graph, node: Node, plan: Plan, nodes: list[Node]) -> bool:
+    """Let a strided pointwise convolution of a row-major map read a copy of the pixels it uses;
+    false for any other.
+    """
     value, conv = node.inputs[0], single(node)
     if conv is None or not conv.is_pointwise or conv.stride == (1, 1) or any(conv.padding):
-        return
+        return False
     if not plan.layouts[value].is_plain or value.shape[2:] == (1, 1):
-        return
+        return False
     pixels = graph.make(
         "slice",
         [value],
@@ -275,6 +277,7 @@ def _skip_pixels(graph: Graph, node: Node, plan: Plan, nodes: list[Node]) -> Non
     plan.layouts[pixels.output] = PLAIN
     node.inputs[0] = pixels.output
     node.attrs["stride"] = (1, 1)
+    return True
 
 
 def _conv_input_block(node: Node, plan: Plan, lanes: int) -> int:

@@ -150,14 +150,11 @@ class Kernels:
         self.steps.append(Step(name, tuple(operands), name))
         self.jobs.append((title, task, data, exact))
 
-    def main_function(self) -> Any:
-        """What runs the kernels."""
-        return codegen.main_function([], [], self.size, self.scratch, self.steps)
-
     def main(self) -> Any:
         """The entry point of the built module."""
+        function = codegen.main_function([], [], self.size, self.scratch, self.steps)
         target = self.device.tvm_target(self.device.cores)
-        return codegen.build({**self.functions, "main": self.main_function()}, target)["main"]
+        return codegen.build({**self.functions, "main": function}, target)["main"]
 
     def check(self, tolerance: float = 1e-5) -> None:
         """Every result equal to the last bit, or where the family is not exact, to `tolerance` of
