@@ -104,9 +104,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     conv, space = task.conv, Space(task, knobs)
     pixels, taps = knobs.rows * knobs.columns, conv.tap_rows * conv.kernel_size[1]
     accumulators = pixels * knobs.vectors
-    step = max(
-        accumulators / device.fma_ports, (pixels + knobs.vectors) / device.load_ports, FMA_LATENCY
-    )
+    loads = device.load_cycles(knobs.vectors, pixels)
+    step = max(accumulators / device.fma_ports, loads, FMA_LATENCY)
     overhead = 12 + 2 * accumulators
     if knobs.scatter:
         overhead += 2 * accumulators * knobs.lanes

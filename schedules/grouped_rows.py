@@ -165,7 +165,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
 
     def tile(vectors: int) -> float:
         fmas = vectors * channels / device.fma_ports
-        loads = (vectors * (1 + share) + channels) / device.load_ports
+        loads = device.load_cycles(vectors * (1 + share), channels)
         store = 1 if knobs.flat or aligned else split
         step = max(fmas, loads, FMA_LATENCY)
         return space.steps * step + TILE_CYCLES + (1 + store) * vectors * channels

@@ -62,8 +62,8 @@ def tile_for(m: int, n: int, device: Device) -> Tile:
     ]
 
     def cycles(tile: Tile) -> float:  # for each term of the sums
-        fmas, loads = tile.rows * tile.vectors, tile.rows + tile.vectors
-        step = max(fmas / device.fma_ports, loads / device.load_ports, FMA_LATENCY)
+        fmas, loads = tile.rows * tile.vectors, device.load_cycles(tile.vectors, tile.rows)
+        step = max(fmas / device.fma_ports, loads, FMA_LATENCY)
         return ceil_div(m, tile.rows) * ceil_div(columns, tile.vectors) * step
 
     return min(tiles, key=cycles)

@@ -115,7 +115,7 @@ def _tile_cycles(space: Space, vectors: int, device: Device) -> float:
     inputs = sum(len(tile.inputs) for tile in space.tiles)
     step = max(
         vectors * channels / device.fma_ports,
-        (vectors + channels + 1) / device.load_ports,
+        device.load_cycles(vectors, channels + 1),
         FMA_LATENCY,
     )
     line = vectors * lanes * 4

@@ -13,9 +13,9 @@ libraries (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplica
           vectors, channels (unrolled): acc += panel vector · broadcast(weight)
         out = activation(acc + residual)
 
-The panel is copied because the planes of a map often lie a multiple of 4 KiB apart, where all their
-lines compete for the same few ways of the cache. A last, smaller tile takes the pixels that fill no
-whole one; its last vector overlaps its neighbour.
+The panel is for planes that lie about a multiple of 4 KiB apart, whose lines compete for the same
+few ways of the cache; of other maps the vectors are read where they are. A last, smaller tile takes
+the pixels that fill no whole one; its last vector overlaps its neighbour.
 
 Of a strided input the panel takes the pixels that are used, whole rows of output pixels at once:
 
@@ -29,6 +29,7 @@ Layouts: data and out NCHW without halo; weights see `pack_weights`.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -62,10 +63,17 @@ from edgeconv.workload import Conv2d, ConvTask
 NCHW = Layout(1)
 L3_BYTES_PER_CYCLE = 60  # of weights that all pixels of a tile share: nearly hidden
 PANEL_BYTES_PER_CYCLE = 24  # that are copied
+PLANES_BYTES_PER_CYCLE = 10  # out of L2, a few from each plane
+DIRECT_BYTES_PER_CYCLE = 96  # that the first of the products bring into the L1 cache instead
+PAGE = 4096  # bytes; of planes so far apart, the same pixels share one set of the L1 cache
+L2_WAYS = 16
+COLLISIONS = 1.05  # times as long where lines that share a set are not found before they are needed
 MAP_BYTES_PER_CYCLE = 16  # from behind L2, prefetched
 EXPOSED = 1 / 3  # of that time, where panels are fetched beside the products of others before
 SKIP_CYCLES = 4.0  # for a vector of pixels out of two of a strided input
 ENDS = 0.6  # cycles an accumulator's start and store cost beside other tiles
+SHORT_ENDS = 20  # accumulators; of more, less of the next tile is beside an end
+LONG_END = 1.5  # cycles more for each beyond
 
 
 @dataclass(frozen=True)
@@ -79,8 +87,8 @@ class Knobs:
         tail_runs: where the last pixels fill fewer vectors, a register tile has this many times
             `channels`.
         ahead: panels from one to that which it prefetches; 0: none.
-        rows: output rows whose pixels share a panel, where the input is strided; else 0, and every
-            pixel tile has one.
+        rows: output rows whose pixels share a panel, where the input is strided; else 0.
+        copied: whether every pixel tile of an input that is not strided has a panel.
     """
 
     lanes: int
@@ -89,6 +97,7 @@ class Knobs:
     tail_runs: int
     ahead: int = 0
     rows: int = 0
+    copied: bool = True
 
 
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
@@ -120,7 +129,8 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
             tail = Space(task, Knobs(device.lanes, vectors, 1, 1, rows=rows)).tail_vectors
             for channels in range(max(1, most // 2), most + 1):
                 runs = _most_channels(tail, registers, kpg) // channels if tail else 1
-                yield Knobs(device.lanes, vectors, channels, max(1, runs), ahead, rows)
+                for copied in (False, True)[rows > 0 :]:
+                    yield Knobs(device.lanes, vectors, channels, max(1, runs), ahead, rows, copied)
 
 
 def _row_choices(conv: Conv2d, device: Device) -> list[int]:
@@ -178,17 +188,34 @@ def _tile_cycles(task: ConvTask, knobs: Knobs, vectors: int, runs: int, device: 
     depth = conv.in_channels_per_group
     tiles = ceil_div(ceil_div(conv.out_channels_per_group, knobs.channels), runs)
     pixels = knobs.rows * conv.out_width if knobs.rows else vectors * knobs.lanes
-    panel = depth * pixels * 4
-    step = max(
-        vectors * channels / device.fma_ports, (vectors + channels) / device.load_ports, FMA_LATENCY
-    )
-    if panel > device.l1d_kib * 1024 // 2:
-        step = max(step, vectors * knobs.lanes * 4 / L2_BYTES_PER_CYCLE)
-    copies = 0.0 if knobs.rows else panel / PANEL_BYTES_PER_CYCLE
+    panel, l1, l2 = depth * pixels * 4, device.l1d_kib * 1024, device.l2_kib * 1024
+    loads = device.load_cycles(vectors, channels)
+    step = max(vectors * channels / device.fma_ports, loads, FMA_LATENCY)
+    crowded = not knobs.copied and _collide(conv, pixels, PAGE, l1 // PAGE)
+    if crowded or panel > l1 // 2:
+        rate = L2_BYTES_PER_CYCLE if knobs.copied else PLANES_BYTES_PER_CYCLE
+        step = max(step, vectors * knobs.lanes * 4 / rate)
+    if crowded and (not device.memory_operands or _collide(conv, pixels, l2 // L2_WAYS, L2_WAYS)):
+        step *= COLLISIONS
+    copies = panel / (PANEL_BYTES_PER_CYCLE if knobs.copied else DIRECT_BYTES_PER_CYCLE)
+    copies *= not knobs.rows
     weights = depth * conv.out_channels_per_group * 4
-    if weights > device.l2_kib * 1024 // 2:  # every pixel tile reads them from behind L2
+    if weights > l2 // 2:  # every pixel tile reads them from behind L2
         copies += weights / L3_BYTES_PER_CYCLE
-    return copies + tiles * (depth * step + 12 + ENDS * vectors * channels)
+    accumulators = vectors * channels
+    ends = 12 + ENDS * accumulators + LONG_END * max(0, accumulators - SHORT_ENDS)
+    return copies + tiles * (depth * step + ends)
+
+
+@functools.cache
+def _collide(conv: Conv2d, pixels: int, period: int, ways: int) -> bool:
+    """Whether a tile's pixels of all planes of a group overfill a set of a cache, where addresses
+    `period` bytes apart share one of so many ways.
+    """
+    planes = np.arange(conv.in_channels_per_group) * (conv.height * conv.width * 4)
+    lines = planes[:, None] // CACHE_LINE + np.arange(ceil_div(pixels * 4, CACHE_LINE))
+    in_each = np.bincount((lines % (period // CACHE_LINE)).ravel())
+    return int(in_each.max()) > ways
 
 
 class Space:
@@ -260,12 +287,12 @@ class _Ahead:
 
 @dataclass(frozen=True)
 class _Panel:
-    """Pixels [CPG, pixel], where vector j of tile t starts in them and in the output, and what is
-    fetched for later panels.
+    """Pixels of channel c, tile t, vector j; the first of them in the output; and what is fetched
+    for later panels.
     """
 
-    data: Any
-    place: Callable[[Any, Any], tuple[Any, Any]]
+    pixels: Callable[[Any, Any, Any], Any]
+    place: Callable[[Any, Any], Any]
     ahead: _Ahead | None
 
 
@@ -303,16 +330,22 @@ class _Kernel:
     def _tile(self, n: Any, g: Any, first: Any, vectors: int, runs: int) -> None:
         """One tile of `vectors` pixel vectors, over all channels of a group."""
         space, knobs, lanes, data = self.space, self.knobs, self.lanes, self.operands.data
-        panel = emit.scratch("panel", (space.cpg, vectors * lanes))
-        copy = dict(c=space.cpg, j=vectors)
-        with emit.loops(**copy) as axes, emit.block("pack"):
-            c, j = emit.all_spatial(copy, axes)
-            pixel = Ramp(self._pixel(first, j), 1, lanes)
-            value = data[n, g * space.cpg + c, pixel]
-            emit.store(panel, value, [c, Ramp(j * lanes, 1, lanes)])
+        if knobs.copied:
+            panel = emit.scratch("panel", (space.cpg, vectors * lanes))
+            copy = dict(c=space.cpg, j=vectors)
+            with emit.loops(**copy) as axes, emit.block("pack"):
+                c, j = emit.all_spatial(copy, axes)
+                pixel = Ramp(self._pixel(first, j), 1, lanes)
+                value = data[n, g * space.cpg + c, pixel]
+                emit.store(panel, value, [c, Ramp(j * lanes, 1, lanes)])
 
-        def place(_: Any, j: Any) -> tuple[Any, Any]:
-            return j * lanes, self._pixel(first, j)
+        def pixels(c: Any, _: Any, j: Any) -> Any:
+            if knobs.copied:
+                return panel[c, Ramp(j * lanes, 1, lanes)]
+            return data[n, g * space.cpg + c, Ramp(self._pixel(first, j), 1, lanes)]
+
+        def place(_: Any, j: Any) -> Any:
+            return self._pixel(first, j)
 
         def fetch(c: Any, line: Any) -> None:
             offset = knobs.ahead * vectors * lanes * 4 + line * CACHE_LINE
@@ -320,7 +353,7 @@ class _Kernel:
 
         lines = ceil_div(vectors * lanes * 4, CACHE_LINE)
         ahead = _Ahead(lines, fetch) if knobs.ahead else None
-        self._channels((n, g), _Panel(panel, place, ahead), vectors, runs)
+        self._channels((n, g), _Panel(pixels, place, ahead), vectors, runs)
 
     def _pixel(self, first: Any, j: Any) -> Any:
         """First pixel of vector j of a tile; the last overlaps its neighbour."""
@@ -344,13 +377,18 @@ class _Kernel:
                     value = every_second(data, at, start, short)
                 emit.store(panel, value, [c, emit.run(y * width + column, short)])
 
-        def full(t: Any, j: Any) -> tuple[Any, Any]:
-            pixel = (t * knobs.vectors + j) * lanes
-            return pixel, row * width + pixel
+        def full(t: Any, j: Any) -> Any:
+            return (t * knobs.vectors + j) * lanes
 
-        def rest(_: Any, j: Any) -> tuple[Any, Any]:
-            pixel = self._pixel(space.full_tiles * knobs.vectors * lanes, j)
-            return pixel, row * width + pixel
+        def rest(_: Any, j: Any) -> Any:
+            return self._pixel(space.full_tiles * knobs.vectors * lanes, j)
+
+        def of(place: Any, ahead: Any) -> _Panel:
+            return _Panel(
+                lambda c, t, j: panel[c, Ramp(place(t, j), 1, lanes)],
+                lambda t, j: row * width + place(t, j),
+                ahead,
+            )
 
         lines = ceil_div(conv.width * 4, CACHE_LINE)  # of a row
 
@@ -361,11 +399,10 @@ class _Kernel:
 
         ahead = _Ahead(knobs.rows * lines, fetch) if knobs.ahead else None
         if space.full_tiles:
-            of = _Panel(panel, full, ahead)
-            self._channels((n, g), of, knobs.vectors, 1, space.full_tiles)
+            self._channels((n, g), of(full, ahead), knobs.vectors, 1, space.full_tiles)
         if space.tail_vectors:
-            of = _Panel(panel, rest, None if space.full_tiles else ahead)
-            self._channels((n, g), of, space.tail_vectors, knobs.tail_runs)
+            panel_of = of(rest, None if space.full_tiles else ahead)
+            self._channels((n, g), panel_of, space.tail_vectors, knobs.tail_runs)
 
     def _channels(
         self, at: tuple[Any, Any], panel: _Panel, vectors: int, runs: int, count: int = 1
@@ -393,11 +430,11 @@ class _Kernel:
                     c = emit.reduce("vc", space.cpg, channel)
                     r, i, j = emit.all_spatial(tile, axes)
                     weight = Broadcast(operands.weight[g, run + r, c, i], lanes)
-                    product = panel.data[c, Ramp(panel.place(t, j)[0], 1, lanes)] * weight
+                    product = panel.pixels(c, t, j) * weight
                     emit.store(acc, acc[r, i, j, every] + product, [r, i, j, every])
             with emit.loops(**tile) as axes, emit.block("store"):
                 r, i, j = emit.all_spatial(tile, axes)
-                pixel = Ramp(panel.place(t, j)[1], 1, lanes)
+                pixel = Ramp(panel.place(t, j), 1, lanes)
                 index = [n, g * space.kpg + space.channel(run + r) + i, pixel]
                 operands.finish(acc[r, i, j, every], index)
 

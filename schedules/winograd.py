@@ -171,8 +171,10 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     outof = (side + knobs.tile) * out_column / ports + space.products + 3 * knobs.tile**2
     transforms = knobs.tiles * (into * components * space.in_vectors + outof * space.part)
     fmas = knobs.rows * knobs.vectors
-    loads = knobs.rows + knobs.vectors + ceil_div(knobs.vectors * knobs.lanes, LINE)
-    step = max(fmas / ports, loads / device.load_ports, FMA_LATENCY)
+    loads = device.load_cycles(
+        knobs.vectors, knobs.rows + ceil_div(knobs.vectors * knobs.lanes, LINE)
+    )
+    step = max(fmas / ports, loads, FMA_LATENCY)
     register_tiles = space.products * space.channel_tiles * ceil_div(knobs.tiles, knobs.rows)
     weights = space.unit_weights * depth / (components * space.depth) * 4  # those that are read
     sums, slice_bytes = depth * step, depth * knobs.vectors * knobs.lanes * 4

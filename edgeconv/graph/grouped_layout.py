@@ -9,6 +9,7 @@ stay so if the estimated time of all kernels and copies falls.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 from edgeconv.graph import pointwise_layout
@@ -38,6 +39,7 @@ COPY_CYCLES = 9.0  # for each vector of other channels
 SKIP_CYCLES = 8.0  # for each vector of every second column
 GATHER_CYCLES = 24.0  # where it can't move whole vectors
 POOL_CYCLES = 16.0  # more for each vector of a pooled map, if it is row-major
+POOL_TAP_CYCLES = (2.0, 11.0)  # besides, a tap: of every column, or not of every one
 
 
 def row_values(graph: Graph, lanes: int, cycles: Cycles) -> frozenset[Value]:
@@ -68,7 +70,10 @@ def _cycles(node: Node, plan: Plan, lanes: int, cycles: Cycles) -> float:
         return sum(cycles(conv_task(node, part, plan)) for part in parts(node))
     vectors = node.outputs[0].size / lanes
     if node.op in POOLS:
-        return POOL_CYCLES * vectors if plan.layouts[node.output].block <= 1 else 0.0
+        if plan.layouts[node.output].block > 1:
+            return 0.0
+        per_tap = POOL_TAP_CYCLES[node.attrs["stride"][1] > 1]
+        return vectors * (POOL_CYCLES + math.prod(node.attrs["kernel"]) * per_tap)
     if node.op not in ("copy", "slice") or len(node.output.shape) != 4:
         return 0.0
     if node.op == "slice":

@@ -57,6 +57,13 @@ class Device:
         """Whether arithmetic takes operands straight from memory, so that they need no register."""
         return self.arch == "x86_64"
 
+    def load_cycles(self, vectors: float, elements: float) -> float:
+        """Cycles in which one core loads so many vectors, and so many elements that are broadcast:
+        where it loads a vector in two halves, elements take half as long.
+        """
+        element_loads = max(2, self.load_ports) if self.memory_operands else self.load_ports
+        return vectors / self.load_ports + elements / element_loads
+
     @property
     def is_native(self) -> bool:
         """Whether code for this device can run on the machine we're on."""

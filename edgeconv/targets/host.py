@@ -24,6 +24,7 @@ _ONE_LOAD_PORT_ARM = frozenset(
 _ONE_FMA_PORT_AVX512 = frozenset(
     {"cannonlake", "icelake-client", "rocketlake", "tigerlake", "znver4"}
 )
+_ONE_LOAD_PORT_AVX512 = frozenset({"znver4"})  # two of 256 bits
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class _Vectors:
     registers: int
     fma: bool
     fma_ports: int
+    load_ports: int
 
 
 def host(cpu0: Path = _CPU0) -> Device:
@@ -56,7 +58,7 @@ def host(cpu0: Path = _CPU0) -> Device:
         vector_registers=vectors.registers,
         fma=vectors.fma,
         fma_ports=vectors.fma_ports,
-        load_ports=arm_ports(cpu)[1],
+        load_ports=vectors.load_ports,
         l1d_kib=caches.get(1, 32),
         l2_kib=caches.get(2, 256),
         l3_kib=caches.get(3, 0),
@@ -79,13 +81,15 @@ def _vectors(arch: str, cpu: str, flags: dict[str, bool]) -> _Vectors:
 
     if arch == "x86_64":
         if has("avx512f", "avx512vl", "avx512dq", "avx512bw", "fma"):
-            return _Vectors("AVX-512", 16, 32, True, 1 if cpu in _ONE_FMA_PORT_AVX512 else 2)
+            fma_ports = 1 if cpu in _ONE_FMA_PORT_AVX512 else 2
+            load_ports = 1 if cpu in _ONE_LOAD_PORT_AVX512 else 2
+            return _Vectors("AVX-512", 16, 32, True, fma_ports, load_ports)
         if has("avx2", "fma"):
-            return _Vectors("AVX2", 8, 16, True, 2)
+            return _Vectors("AVX2", 8, 16, True, 2, 2)
         if has("sse4.1"):
-            return _Vectors("SSE4", 4, 16, False, 1)
+            return _Vectors("SSE4", 4, 16, False, 1, 2)
     elif arch == "aarch64" and has("neon"):
-        return _Vectors("NEON", 4, 32, True, arm_ports(cpu)[0])
+        return _Vectors("NEON", 4, 32, True, *arm_ports(cpu))
     raise TargetError(
         f"this machine ({arch}, {cpu}) has none of AVX-512, AVX2 with FMA, SSE4.1 and 64-bit NEON; "
         "name the target explicitly: `edgeconv targets` lists them"

@@ -75,7 +75,8 @@ def append_line(path: Path, line: str) -> None:
 def rewrite(path: Path, keep: Sequence[str], known: Sequence[bytes]) -> None:
     """Replace the lines of a file, which were `known` when they were read.
 
-    Lines appended since are kept. Readers see the old file or the new one.
+    Lines appended since are kept. Readers see the old file or the new one; a file without a line
+    left is removed.
 
     Raises:
         OSError: it can't be written; the file is then as before.
@@ -85,6 +86,9 @@ def rewrite(path: Path, keep: Sequence[str], known: Sequence[bytes]) -> None:
         if problem is not None:
             raise OSError(problem)
         lines = [line.encode() for line in keep] + now[len(known) :]
+        if not lines:
+            os.unlink(path)
+            return
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=f".{path.name}-", delete=False
         ) as new:
