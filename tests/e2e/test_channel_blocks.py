@@ -166,7 +166,7 @@ def test_channels_last(channels: int, shared: bool) -> None:
     others = [maker.conv(x, channels, 5), maker.node("Relu", x)] if shared else []
     model = maker.model(maker.node("Sigmoid", flat), *others)
     check(model, "host")
-    if channels >= 16:  # fewer are computed along rows
+    if channels % 8 == 0:  # others may be computed along rows
         layers = edgeconv.explain(model, target="x86-avx512")
         assert "transpose" not in [layer.op for layer in layers]
 
