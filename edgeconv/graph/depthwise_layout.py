@@ -14,6 +14,7 @@ MOST_STRIDE = 2  # horizontal, along rows; beyond it vectors would be gathered c
 SMALL_FILTER = 9  # taps
 LARGE_FILTER = 25  # taps; beyond it products outweigh everything else
 FILLED = 0.92  # of the vectors of a row, in outputs, for each pixel of a map without halo
+FEWEST_FILLED = 0.78  # the same without regard to the halo
 
 
 def accepts(conv: Conv2d, data: int, out: int, lanes: int) -> bool:
@@ -44,5 +45,6 @@ def prefers_rows(conv: Conv2d, lanes: int) -> bool:
     padded = (top + conv.height + bottom) * (left + conv.width + right)
     halo = padded / (conv.height * conv.width)  # what blocks carry along
     filled = conv.out_width / (lanes * -(-conv.out_width // lanes))
-    cheap = taps <= SMALL_FILTER or halo > 2
-    return cheap and conv.out_width >= lanes and filled * halo >= FILLED
+    if taps > SMALL_FILTER:
+        return conv.out_width > lanes and filled >= FILLED and halo > 2
+    return conv.out_width > lanes and filled >= FEWEST_FILLED and filled * halo >= FILLED
