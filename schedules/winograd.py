@@ -70,6 +70,7 @@ PREFETCH = 8192  # bytes ahead; hardware prefetchers stop at pages, and weights 
 L1_FILL_BYTES_PER_CYCLE, L3_BYTES_PER_CYCLE = 64, 16  # of one core
 COLD_BYTES_PER_CYCLE = 10  # of one core, partly from L3
 MAP_BYTES_PER_CYCLE = 5  # of maps that do not stay in L3
+RUNS_BYTES_PER_CYCLE = 4  # of maps whose pixels hold all channels, a few read at a time
 MEMORY_BYTES_PER_CYCLE = 6  # of all cores together
 
 
@@ -188,11 +189,14 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         again = max(again, weights / L3_BYTES_PER_CYCLE)
     if scratch > device.l2_kib * 1024 // 2:
         transforms += 2 * scratch / L3_BYTES_PER_CYCLE
-    maps = _map_bytes(task)
-    if device.l3_kib and maps > device.l3_kib * 1024 // 4:  # tiles defeat the prefetchers
-        transforms += (
-            space.width / task.conv.in_channels * maps / space.blocks / MAP_BYTES_PER_CYCLE
-        )
+    data, out = _map_bytes(task)
+    share = space.width / task.conv.in_channels / space.blocks
+    if task.data.block > device.lanes and data + out > 4 * device.l2_kib * 1024:
+        # a line or two of every pixel, those of its neighbours far away
+        moved = data * (side / knobs.tile) ** 2 + out
+        transforms += share * moved / RUNS_BYTES_PER_CYCLE
+    elif device.l3_kib and data + out > device.l3_kib * 1024 // 4:  # tiles defeat the prefetchers
+        transforms += share * (data + out) / MAP_BYTES_PER_CYCLE
     streams = task.conv.batch * space.windows * knobs.parts
     busy = ceil_div(streams * space.blocks, device.cores) * device.cores  # idle cores cost as much
     direct = math.prod(task.conv.kernel_size) / (components * space.products)
@@ -202,11 +206,10 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     return (busy * (transforms + again) + streams * cold) * 0.9
 
 
-def _map_bytes(task: ConvTask) -> int:
-    """Bytes of one image's input and output."""
+def _map_bytes(task: ConvTask) -> tuple[int, int]:
+    """Bytes of one image's input, and of its output."""
     conv = task.conv
-    shapes = (conv.in_channels * conv.height * conv.width, math.prod(conv.output_shape[1:]))
-    return 4 * sum(shapes)
+    return 4 * conv.in_channels * conv.height * conv.width, 4 * math.prod(conv.output_shape[1:])
 
 
 def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray:
