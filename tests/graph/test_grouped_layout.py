@@ -113,6 +113,20 @@ def test_pointwise_chains_run_along_pixels_unless_blocks_are_faster(cost: object
         assert plan.layouts[a].block > 1
 
 
+@pytest.mark.parametrize(("size", "stride", "rows_pay"), [(2, 1, True), (3, 2, False)])
+def test_pools_along_rows_cost_their_taps(size: int, stride: int, rows_pay: bool) -> None:
+    """Rows save the copies at both ends and lose a little in the pool, or a lot if it is strided:
+    then every output gathers what it reads.
+    """
+    maker = Maker()
+    x = maker.input(1, 20, 36, 36)
+    a = maker.conv(x, 20, groups=4)
+    window = dict(kernel=(size,) * 2, stride=(stride,) * 2, dilation=(1, 1), padding=(1, 1, 1, 1))
+    graph = maker.done(maker.conv(maker.node("max_pool2d", a, **window), 20, groups=4))
+    _, rows = planned(graph, lambda task: 1e5 if task.data.block == 1 else 1.2e5)
+    assert (a in rows) == rows_pay
+
+
 def test_kernels_that_rows_lack_keep_their_layout() -> None:
     """A horizontal stride of 3, and an output that a later kernel reads as well."""
     maker = Maker()

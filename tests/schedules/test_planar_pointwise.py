@@ -94,6 +94,24 @@ def test_two_threads() -> None:
     kernels.check()
 
 
+@pytest.mark.parametrize(
+    ("target", "channels", "size", "outputs", "copied"),
+    [
+        ("x86-avx512", 32, 52, 32, False),
+        ("x86-avx2", 64, 56, 64, False),
+        ("raspberry-pi-4", 32, 52, 32, False),
+        ("x86-avx2", 64, 32, 64, True),  # planes of 4 KiB: one set of the L1 cache for all
+        ("raspberry-pi-4", 64, 32, 64, True),
+        ("x86-avx2", 512, 14, 512, True),  # a tile's pixels overfill the L1 cache
+    ],
+)
+def test_panels_are_for_planes_that_collide(
+    target: str, channels: int, size: int, outputs: int, copied: bool
+) -> None:
+    work = task(Conv2d(1, channels, size, size, outputs, (1, 1)))
+    assert FAMILY.default_knobs(work, device(target)).copied is copied
+
+
 def test_panels_are_for_all_threads() -> None:
     """A whole map in one panel would leave one of two cores with nothing to do."""
     work = task(Conv2d(1, 32, 20, 32, 45, (1, 1), (2, 2)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import re
@@ -184,15 +185,33 @@ def test_host() -> None:
 @pytest.mark.parametrize(
     ("cpu", "flags", "lanes", "ports"),
     [
-        ("znver5", "avx512f avx512vl avx512dq avx512bw avx2 fma sse4.1", 16, 2),
-        ("znver4", "avx512f avx512vl avx512dq avx512bw avx2 fma sse4.1", 16, 1),
-        ("knl", "avx512f avx2 fma sse4.1", 8, 2),
-        ("ivybridge", "avx sse4.1", 4, 1),
+        ("znver5", "avx512f avx512vl avx512dq avx512bw avx2 fma sse4.1", 16, (2, 2)),
+        ("znver4", "avx512f avx512vl avx512dq avx512bw avx2 fma sse4.1", 16, (1, 1)),
+        ("icelake-client", "avx512f avx512vl avx512dq avx512bw avx2 fma sse4.1", 16, (1, 2)),
+        ("znver4", "avx2 fma sse4.1", 8, (2, 2)),
+        ("knl", "avx512f avx2 fma sse4.1", 8, (2, 2)),
+        ("ivybridge", "avx sse4.1", 4, (1, 2)),
     ],
 )
-def test_x86_detection(cpu: str, flags: str, lanes: int, ports: int) -> None:
+def test_x86_detection(cpu: str, flags: str, lanes: int, ports: tuple[int, int]) -> None:
     vectors = host_module._vectors("x86_64", cpu, dict.fromkeys(flags.split(), True))
-    assert (vectors.lanes, vectors.fma_ports) == (lanes, ports)
+    assert (vectors.lanes, (vectors.fma_ports, vectors.load_ports)) == (lanes, ports)
+
+
+@pytest.mark.parametrize(
+    ("name", "ports", "cycles"),
+    [
+        ("x86-avx512", 2, 3.5),
+        ("x86-avx512", 1, 5.0),  # each vector takes both halves' ports, an element one of them
+        ("raspberry-pi-4", 1, 7.0),
+        ("raspberry-pi-5", 2, 3.5),
+    ],
+)
+def test_elements_are_loaded_faster_than_vectors_of_two_halves(
+    name: str, ports: int, cycles: float
+) -> None:
+    device = dataclasses.replace(targets.load(name), load_ports=ports)
+    assert device.load_cycles(3, 4) == cycles
 
 
 def test_detection_without_vectors_is_an_error() -> None:
@@ -201,8 +220,9 @@ def test_detection_without_vectors_is_an_error() -> None:
 
 
 def test_arm_detection() -> None:
-    assert host_module._vectors("aarch64", "cortex-a53", {"neon": True}).fma_ports == 1
-    assert host_module._vectors("aarch64", "neoverse-n1", {"neon": True}).fma_ports == 2
+    for cpu, wanted in (("cortex-a53", (1, 1)), ("cortex-a75", (1, 2)), ("neoverse-n1", (2, 2))):
+        vectors = host_module._vectors("aarch64", cpu, {"neon": True})
+        assert (vectors.fma_ports, vectors.load_ports) == wanted
 
 
 def test_host_features_correct_what_llvm_assumes() -> None:
