@@ -28,8 +28,9 @@ bench: $(STAMP)  ## a quick benchmark
 bench-check: $(STAMP)  ## five minutes: nothing slower than the baseline, relative to ONNX Runtime
 	$(BIN)/edgeconv bench check
 
-report: $(STAMP)  ## docs/performance.md and report.html from benchmarks/results
+report: $(STAMP)  ## docs/performance.md, docs/performance-zen4.md and report.html from benchmarks/results
 	$(BIN)/edgeconv report benchmarks/results/*.json -o docs/performance.md --charts docs/charts
+	$(BIN)/edgeconv report benchmarks/results/zen4/*.json -o docs/performance-zen4.md --charts docs/charts/zen4
 	$(BIN)/edgeconv report benchmarks/results/*.json -o report.html
 
 check: $(STAMP)  ## format, lint, types

@@ -201,7 +201,10 @@ def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "## Random layers" in text
     assert "| Depthwise" in text
     assert "2026-01-02, A CPU (generic, multiply-add peak 100.0 GFLOP/s a core)" in text
-    assert "`benchmarks/results/layers.json`" in text
+    assert "All numbers: `layers.json`" in text
+    monkeypatch.chdir(tmp_path.parent)
+    report.main()
+    assert f"All numbers: `{tmp_path.name}/layers.json`" in page.read_text(encoding="utf-8")
     Records(tmp_path / "x.json", "unknown", {}).add("a", {})
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path / "x.json"), "-o", str(page)])
     with pytest.raises(EdgeconvError, match="unknown"):

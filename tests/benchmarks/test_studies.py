@@ -150,7 +150,7 @@ def test_tables_in_markdown(name: str) -> None:
     positions = [lines.index(row) for row in ROWS[name]]
     assert positions == sorted(positions)
     assert LONG[name] in long.splitlines()
-    assert "All numbers: `benchmarks/results/r.json`" in long
+    assert "All numbers: `r.json`" in long
 
 
 @pytest.mark.parametrize("name", STUDIES)
