@@ -201,9 +201,17 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     busy = ceil_div(streams * space.blocks, device.cores) * device.cores  # idle cores cost as much
     direct = math.prod(task.conv.kernel_size) / (components * space.products)
     extra = max(0.0, weights * (1 - direct))
-    rate = COLD_BYTES_PER_CYCLE if device.l3_kib else MEMORY_BYTES_PER_CYCLE / device.cores
+    rate = _cold_rate(weights * space.windows * knobs.parts, device)
     cold = max(0.0, extra / rate - product / 2)  # half overlaps with the first block's products
     return (busy * (transforms + again) + streams * cold) * 0.9
+
+
+def _cold_rate(weights: float, device: Device) -> float:
+    """Bytes a cycle in which each core reads its share of the weights, so many bytes in all: from
+    L3 if all of a network's may be there, else from memory, which the cores share.
+    """
+    in_l3 = weights * 16 <= device.l3_kib * 1024
+    return COLD_BYTES_PER_CYCLE if in_l3 else MEMORY_BYTES_PER_CYCLE / device.cores
 
 
 def _map_bytes(task: ConvTask) -> tuple[int, int]:
