@@ -210,7 +210,7 @@ def _cold_rate(weights: float, device: Device) -> float:
     """Bytes a cycle in which each core reads its share of the weights, so many bytes in all: from
     L3 if all of a network's may be there, else from memory, which the cores share.
     """
-    in_l3 = weights * 16 <= device.l3_kib * 1024
+    in_l3 = weights * 4 <= device.l3_kib * 1024
     return COLD_BYTES_PER_CYCLE if in_l3 else MEMORY_BYTES_PER_CYCLE / device.cores
 
 
