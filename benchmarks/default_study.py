@@ -16,6 +16,7 @@ the winner. Every candidate's output is compared with the default's.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -234,7 +235,7 @@ def main() -> None:
     if chosen.summary is not None:
         print(summary(read(chosen.summary)))
         return
-    device, cores = host(), Cores(1, chosen.lock)
+    device, cores = dataclasses.replace(host(), cores=1), Cores(1, chosen.lock)
     settings = {"most": chosen.most, "seed": chosen.seed, "rivals": not chosen.chosen}
     records = Records(chosen.output, PROGRAMME, settings)
     classes = [c for c in CLASSES if not chosen.classes or c.name in chosen.classes]
