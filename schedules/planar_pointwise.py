@@ -129,7 +129,7 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
             tail = Space(task, Knobs(device.lanes, vectors, 1, 1, rows=rows)).tail_vectors
             for channels in range(max(1, most // 2), most + 1):
                 runs = _most_channels(tail, registers, kpg) // channels if tail else 1
-                for copied in (False, True)[rows > 0 :]:
+                for copied in (True,) if rows else (False, True):
                     yield Knobs(device.lanes, vectors, channels, max(1, runs), ahead, rows, copied)
 
 
@@ -197,8 +197,9 @@ def _tile_cycles(task: ConvTask, knobs: Knobs, vectors: int, runs: int, device: 
         step = max(step, vectors * knobs.lanes * 4 / rate)
     if crowded and (not device.memory_operands or _collide(conv, pixels, l2 // L2_WAYS, L2_WAYS)):
         step *= COLLISIONS
-    copies = panel / (PANEL_BYTES_PER_CYCLE if knobs.copied else DIRECT_BYTES_PER_CYCLE)
-    copies *= not knobs.rows
+    copies = 0.0
+    if not knobs.rows:
+        copies = panel / (PANEL_BYTES_PER_CYCLE if knobs.copied else DIRECT_BYTES_PER_CYCLE)
     weights = depth * conv.out_channels_per_group * 4
     if weights > l2 // 2:  # every pixel tile reads them from behind L2
         copies += weights / L3_BYTES_PER_CYCLE

@@ -49,6 +49,7 @@ from edgeconv.schedules.common import (
     run_parallel,
     tile_start,
 )
+from edgeconv.schedules.traffic import map_bytes
 from edgeconv.schedules.winograd_space import Knobs, Space, taps
 from edgeconv.schedules.winograd_transforms import (
     TILES,
@@ -189,7 +190,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         again = max(again, weights / L3_BYTES_PER_CYCLE)
     if scratch > device.l2_kib * 1024 // 2:
         transforms += 2 * scratch / L3_BYTES_PER_CYCLE
-    data, out = _map_bytes(task)
+    data, out = map_bytes(task.conv), 4 * math.prod(task.conv.output_shape[1:])
     share = space.width / task.conv.in_channels / space.blocks
     if task.data.block > device.lanes and data + out > 4 * device.l2_kib * 1024:
         # a line or two of every pixel, those of its neighbours far away
@@ -212,12 +213,6 @@ def _cold_rate(weights: float, device: Device) -> float:
     """
     in_l3 = weights * 4 <= device.l3_kib * 1024
     return COLD_BYTES_PER_CYCLE if in_l3 else MEMORY_BYTES_PER_CYCLE / device.cores
-
-
-def _map_bytes(task: ConvTask) -> tuple[int, int]:
-    """Bytes of one image's input, and of its output."""
-    conv = task.conv
-    return 4 * conv.in_channels * conv.height * conv.width, 4 * math.prod(conv.output_shape[1:])
 
 
 def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray:

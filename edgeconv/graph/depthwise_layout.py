@@ -45,6 +45,8 @@ def prefers_rows(conv: Conv2d, lanes: int) -> bool:
     padded = (top + conv.height + bottom) * (left + conv.width + right)
     halo = padded / (conv.height * conv.width)  # what blocks carry along
     filled = conv.out_width / (lanes * -(-conv.out_width // lanes))
+    if conv.out_width <= lanes:
+        return False
     if taps > SMALL_FILTER:
-        return conv.out_width > lanes and filled >= FILLED and halo > 2
-    return conv.out_width > lanes and filled >= FEWEST_FILLED and filled * halo >= FILLED
+        return filled >= FILLED and halo > 2
+    return filled >= FEWEST_FILLED and filled * halo >= FILLED

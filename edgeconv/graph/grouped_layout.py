@@ -39,7 +39,8 @@ COPY_CYCLES = 9.0  # for each vector of other channels
 SKIP_CYCLES = 8.0  # for each vector of every second column
 GATHER_CYCLES = 24.0  # where it can't move whole vectors
 POOL_CYCLES = 16.0  # more for each vector of a pooled map, if it is row-major
-POOL_TAP_CYCLES = (2.0, 11.0)  # besides, a tap: of every column, or not of every one
+POOL_TAP_CYCLES = 2.0  # besides, for each tap
+STRIDED_TAP_CYCLES = 11.0  # the same where columns are skipped
 
 
 def row_values(graph: Graph, lanes: int, cycles: Cycles) -> frozenset[Value]:
@@ -72,7 +73,7 @@ def _cycles(node: Node, plan: Plan, lanes: int, cycles: Cycles) -> float:
     if node.op in POOLS:
         if plan.layouts[node.output].block > 1:
             return 0.0
-        per_tap = POOL_TAP_CYCLES[node.attrs["stride"][1] > 1]
+        per_tap = STRIDED_TAP_CYCLES if node.attrs["stride"][1] > 1 else POOL_TAP_CYCLES
         return vectors * (POOL_CYCLES + math.prod(node.attrs["kernel"]) * per_tap)
     if node.op not in ("copy", "slice") or len(node.output.shape) != 4:
         return 0.0
