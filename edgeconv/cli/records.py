@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Tuned records: list, merge, verify, prune, export.",
+    help="Tuned records: list, merge, verify, renew, prune, export.",
 )
 
 Places = Annotated[
@@ -161,6 +161,41 @@ def export(
     _warn(faults)
 
 
+@app.command("renew")
+@guarded
+def renew(into: Own = None, as_json: Json = False) -> None:
+    """Keep records of other versions whose machine code is the same in this one.
+
+    A record holds for the sources of its schedule. It also keeps a digest of its kernel's assembly:
+    where this version generates the same, it is made one of this version. The others stay as they
+    are. Each kernel is compiled, which takes about a second.
+    """
+    from edgeconv.tuning import lines, records, renewal
+
+    folder = records.user_folder() if into is None else into
+    if into is not None:
+        _require([into])
+    count = dict(current=0, renewed=0, outdated=0)
+    for path in records.files_in(folder):
+        known, problem = lines.read_lines(path)
+        if problem is not None:
+            raise EdgeconvError(f"{path}: {problem}")
+        changed = list(known)
+        for item in records.parse(path, known)[0]:
+            found = renewal.renewed(item.record)
+            was_current = records.is_current(item.record)
+            count["outdated" if found is None else "current" if was_current else "renewed"] += 1
+            if found is not None and found != item.record:
+                changed[item.line - 1] = found.to_line().encode()
+        if changed != known:
+            _rewrite(path, changed, known)
+    if as_json:
+        out.write_json({"folder": str(folder), **count})
+    else:
+        text = ", ".join(f"{number:,} {name}" for name, number in count.items())
+        out.line(f"{folder}: {text}")
+
+
 @app.command("prune")
 @guarded
 def prune(into: Own = None, as_json: Json = False) -> None:
@@ -186,11 +221,8 @@ def prune(into: Own = None, as_json: Json = False) -> None:
     kept = [s for s in records.newest(stored) if records.is_current(s.record)]
     before = after = 0
     for path, known in contents.items():
-        keep = [s.record.to_line() for s in kept if s.path == path]
-        try:
-            lines.rewrite(path, keep, known)
-        except OSError as error:
-            raise EdgeconvError(f"can't write {path}: {error.strerror or error}") from error
+        keep = [s.record.to_line().encode() for s in kept if s.path == path]
+        _rewrite(path, keep, known)
         before, after = before + len(known), after + len(keep)
     if as_json:
         out.write_json({"folder": str(folder), "kept": after, "removed": before - after})
@@ -209,6 +241,15 @@ def _read(places: list[Path] | None) -> tuple[list[Stored], list[Fault]]:
             stored += found
             faults += wrong
     return stored, faults
+
+
+def _rewrite(path: Path, keep: list[bytes], known: list[bytes]) -> None:
+    from edgeconv.tuning import lines
+
+    try:
+        lines.rewrite(path, keep, known)
+    except OSError as error:
+        raise EdgeconvError(f"can't write {path}: {error.strerror or error}") from error
 
 
 def _require(places: list[Path]) -> None:

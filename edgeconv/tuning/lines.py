@@ -72,7 +72,7 @@ def append_line(path: Path, line: str) -> None:
         os.fsync(file)
 
 
-def rewrite(path: Path, keep: Sequence[str], known: Sequence[bytes]) -> None:
+def rewrite(path: Path, keep: Sequence[bytes], known: Sequence[bytes]) -> None:
     """Replace the lines of a file, which were `known` when they were read.
 
     Lines appended since are kept. Readers see the old file or the new one; a file without a line
@@ -85,7 +85,7 @@ def rewrite(path: Path, keep: Sequence[str], known: Sequence[bytes]) -> None:
         now, problem = read_lines(path, held=True)
         if problem is not None:
             raise OSError(problem)
-        lines = [line.encode() for line in keep] + now[len(known) :]
+        lines = [*keep, *now[len(known) :]]
         if not lines:
             os.unlink(path)
             return

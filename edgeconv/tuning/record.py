@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeconv.tuning import keys
-from edgeconv.tuning.families import SCHEDULES, takes
+from edgeconv.tuning.families import SCHEDULES, Schedule, takes
 from edgeconv.tuning.lines import LONGEST
 from edgeconv.workload import ConvTask, PairTask, PoolTask, Task
 
@@ -38,6 +38,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "tvm": str,
     "source": str,
     "date": str,
+    "kernel": str,
 }
 _TASKS = {ConvTask: "one convolution", PairTask: "two convolutions", PoolTask: "a pool"}
 _MOST_US = 1e9  # a kernel takes less than 1000 s
@@ -74,6 +75,7 @@ class Record:
         threads: number of threads of the kernel.
         edgeconv, tvm, source: versions, and the hash of the schedule's sources.
         date: UTC, ISO 8601.
+        kernel: hash of its assembly, by which `renewal` knows it again; empty: not known.
     """
 
     task: Task
@@ -94,6 +96,7 @@ class Record:
     tvm: str
     source: str
     date: str
+    kernel: str = ""
 
     @cached_property
     def task_digest(self) -> str:
@@ -104,6 +107,11 @@ class Record:
     def profile_digest(self) -> str:
         """Short hash of the device's profile."""
         return keys.digest(dict(self.profile))
+
+    @property
+    def of(self) -> Schedule:
+        """The schedule family."""
+        return SCHEDULES[self.family]
 
     @property
     def speedup(self) -> float:
@@ -125,6 +133,8 @@ class Record:
             "knobs": dataclasses.asdict(self.knobs),
         }
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if not self.kernel:
+            del rest["kernel"]
         tail = {"task": keys.task_json(self.task), "profile": dict(self.profile)}
         return head | {k: v for k, v in rest.items() if k not in head | tail} | tail
 
@@ -192,6 +202,7 @@ def _from_json(data: dict[str, Any]) -> Record:
         raise ValueError("numbers that are no numbers, or nested too deeply") from None
     if given != wanted:
         raise ValueError("the checksum does not fit: the line was changed or damaged")
+    data.setdefault("kernel", "")
     for key, kind in _KINDS.items():
         if key not in data:
             raise ValueError(f"field '{key}' is missing")
@@ -236,15 +247,16 @@ def _checked(data: dict[str, Any]) -> Record:
 
 
 def knobs_from_json(family: str, values: Mapping[str, Any]) -> Any:
-    """The knobs of a family out of their values by name.
+    """The knobs of a family out of their values by name; those that came later have defaults.
 
     Raises:
         ValueError: names or types are not the family's.
     """
     kind = SCHEDULES[family].knobs
     fields = {f.name: f for f in dataclasses.fields(kind)}
-    if values.keys() != fields.keys():
-        wrong = ", ".join(sorted(values.keys() ^ fields.keys()))
+    needed = {name for name, f in fields.items() if f.default is dataclasses.MISSING}
+    wrong = ", ".join(sorted(values.keys() - fields.keys() | needed - values.keys()))
+    if wrong:
         raise ValueError(f"knobs of {family} that are unknown or missing: {wrong}")
     for name, value in values.items():
         wanted = bool if fields[name].type == "bool" else int

@@ -103,13 +103,12 @@ def files_in(folder: Path, device: Device | None = None) -> list[Path]:
 
 def is_current(record: Record) -> bool:
     """Whether schedule and TVM are those the record was made with."""
-    family = SCHEDULES[record.family]
-    return record.tvm == tvm.__version__ and record.source == keys.source_hash(family)
+    return record.tvm == tvm.__version__ and record.source == keys.source_hash(record.of)
 
 
 def illegal(record: Record, device: Device) -> str | None:
     """Why a family can't take the record's knobs on this device; None if it can."""
-    family: Any = SCHEDULES[record.family]
+    family: Any = record.of
     task, knobs = record.task, record.knobs
     if isinstance(task, ConvTask):
         mismatch = strategy.refusal(family, task, device)

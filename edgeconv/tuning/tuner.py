@@ -18,7 +18,7 @@ import tvm
 
 from edgeconv.errors import EdgeconvError
 from edgeconv.targets import Device
-from edgeconv.tuning import keys, plan, records, verdict
+from edgeconv.tuning import keys, plan, records, renewal, verdict
 from edgeconv.tuning.bench import Outcome, Plan
 from edgeconv.tuning.candidates import Candidate, default
 from edgeconv.tuning.cost_model import CostModel
@@ -394,6 +394,7 @@ class Tuner:
             tvm=tvm.__version__,
             source=keys.source_hash(winner.of),
             date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"),
+            kernel=renewal.kernel_digest(state.item.task, self.device, winner),
         )
 
     def keep_default(self, state: TaskState) -> None:

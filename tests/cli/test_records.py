@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,20 @@ def test_prune_and_export(cli, tmp_path: Path) -> None:
     stored, faults = records.read_file(path)
     assert [s.record.date[:10] for s in stored] == ["2026-11-22"]
     assert not faults
+
+
+def test_renew_keeps_what_is_compiled_alike(cli, tmp_path: Path) -> None:
+    path = records.append(tmp_path, record())
+    with path.open("a") as file:
+        file.write("garbage\n")
+    assert "1 current, 0 renewed, 0 outdated" in cli("records", "renew", "--into", tmp_path).out
+    (made,) = (s.record for s in records.read_file(path)[0])
+    old = dataclasses.replace(made, source="0" * 16)
+    path.write_text(f"{old.to_line()}\ngarbage\n{dataclasses.replace(old, kernel='').to_line()}\n")
+    done = cli("records", "renew", "--into", tmp_path, "--json")
+    assert (done.json["current"], done.json["renewed"], done.json["outdated"]) == (0, 1, 1)
+    assert path.read_text().splitlines()[:2] == [made.to_line(), "garbage"]
+    assert cli("records", "renew", "--into", tmp_path / "none").status == 1
 
 
 def test_records_of_pairs(cli, tmp_path: Path) -> None:

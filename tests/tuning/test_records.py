@@ -286,7 +286,7 @@ def test_several_writers_at_once(tmp_path: Path) -> None:
         writer.start()
     while any(w.is_alive() for w in writers):
         known, _ = lines.read_lines(path)
-        lines.rewrite(path, [line.decode() for line in known], known)
+        lines.rewrite(path, known, known)
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0

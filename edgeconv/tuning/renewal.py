@@ -1,0 +1,56 @@
+"""Records that outlive a change of the schedules: those whose machine code is still the same.
+
+Records are bound to the sources of their schedule, and any change there makes all of its records
+void. Most changes don't touch most kernels. So a record also keeps a digest of its kernel's
+assembly; where a later version generates the same, what was measured still holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import tvm
+
+from edgeconv import codegen
+from edgeconv.errors import BuildError
+from edgeconv.targets import Device
+from edgeconv.tuning import keys, records
+from edgeconv.tuning.candidates import Candidate
+from edgeconv.tuning.families import TwoKernels
+from edgeconv.tuning.kernels import steps
+from edgeconv.tuning.record import Record
+from edgeconv.workload import Task
+
+
+def kernel_digest(task: Task, device: Device, candidate: Candidate) -> str:
+    """A short hash of the assembly of a candidate's kernels; empty where LLVM can't make it."""
+    functions = {
+        f"kernel{number}": codegen.with_pointer_parameters(step.build(), f"kernel{number}")
+        for number, step in enumerate(steps(task, device, candidate))
+    }
+    try:
+        library = codegen.build(functions, device.tvm_target(device.cores))
+    except BuildError:
+        return ""
+    assembly = library.inspect_source("asm")
+    return hashlib.sha256(assembly.encode()).hexdigest()[: keys.DIGEST]
+
+
+def renewed(record: Record) -> Record | None:
+    """The record for the present sources, if its kernel is the one that was measured; it then has
+    its digest. None for records that no longer hold, and for those of two kernels from other
+    versions: what was slower than those may have become faster.
+    """
+    current = records.is_current(record)
+    if record.tvm != tvm.__version__ or (current and record.kernel):
+        return record if current else None
+    if isinstance(record.of, TwoKernels) and not current:
+        return None
+    device = records.device_of(record)
+    if records.illegal(record, device) is not None:
+        return None
+    digest = kernel_digest(record.task, device, Candidate(record.family, record.knobs))
+    if not digest or (not current and digest != record.kernel):
+        return None
+    return dataclasses.replace(record, kernel=digest, source=keys.source_hash(record.of))
