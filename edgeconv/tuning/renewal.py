@@ -33,8 +33,19 @@ def kernel_digest(task: Task, device: Device, candidate: Candidate) -> str:
         library = codegen.build(functions, device.tvm_target(device.cores))
     except BuildError:
         return ""
-    assembly = library.inspect_source("asm")
-    return hashlib.sha256(assembly.encode()).hexdigest()[: keys.DIGEST]
+    code = without_debug(library.inspect_source("asm"))
+    return hashlib.sha256(code.encode()).hexdigest()[: keys.DIGEST]
+
+
+def without_debug(assembly: str) -> str:
+    """Assembly without the sections that hold names of variables and lines of sources."""
+    kept, is_code = [], True
+    for line in assembly.splitlines():
+        if line.lstrip().startswith((".section", ".text", ".data")):
+            is_code = ".debug" not in line
+        if is_code:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def renewed(record: Record) -> Record | None:

@@ -43,6 +43,15 @@ def test_digest_tells_kernels_apart() -> None:
     assert again == digests[0]
 
 
+def test_names_of_variables_are_no_code() -> None:
+    assembly = (
+        '\t.text\n\tret\n\t.section\t.debug_str\n\t.asciz\t"i"\n\t.section\t.rodata\n\t.long\t1'
+    )
+    code = renewal.without_debug(assembly)
+    assert ".asciz" not in code
+    assert "ret" in code and ".long" in code
+
+
 def test_same_machine_code_renews(known: Record) -> None:
     old = dataclasses.replace(known, source=OLD)
     assert not records.is_current(old)
