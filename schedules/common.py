@@ -5,6 +5,7 @@ on several cores.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ FMA_LATENCY = 4  # cycles; Zen 2–5, Skylake–Golden Cove and Cortex-A72–A78
 L2_BYTES_PER_CYCLE = 20  # sustained beside multiply-adds; 32 B a cycle is the best case
 CACHE_LINE = 64  # bytes
 PARALLEL_MACS = 1 << 17  # below it a parallel region costs more than it saves
+MOST_UNEVEN = 1.08  # parts of a layer for the cores, the largest over the mean
 PARALLEL_ELEMENTS = 1 << 15  # the same where there are no multiply-adds
 MAX_UNROLLED_FMAS = 240  # in the innermost body; beyond it the loop leaves the micro-op cache
 
@@ -62,12 +64,60 @@ def narrowed(lanes: int, extent: int) -> int:
 
 
 def run_parallel(
-    sch: Schedule, loops: Sequence[Any], work: int, device: Device, least: int = PARALLEL_MACS
+    sch: Schedule,
+    loops: Sequence[Any],
+    work: int,
+    device: Device,
+    least: int = PARALLEL_MACS,
+    *,
+    along: Sequence[Any] = (),
+    share_map: bool = True,
 ) -> None:
-    """Fuse the loops, and spread them over the cores if `work` is at least `least`."""
-    outer = sch.fuse(*loops)
-    if device.cores > 1 and work >= least:
-        sch.parallel(outer)
+    """Fuse the loops, and spread them over the cores if `work` is at least `least`.
+
+    Args:
+        along: neighbouring loops that run through the pixels of the map, outer ones first; those
+            behind the last of `loops` may be among them.
+        share_map: if parts of `along` are even, each core takes one, and all channels of it. The
+            next layer then finds in the core's own cache what it reads; a line that two cores have
+            read is expensive to write again.
+    """
+    if device.cores == 1 or work < least:
+        sch.fuse(*loops)
+        return
+    spread = _parts_first(sch, loops, along, device.cores) if share_map else None
+    if spread is None:  # more of them if those are few
+        even = is_even(_extent(sch, loops), device.cores)
+        spread = [*loops, *([] if even else _without(along, loops))]
+    sch.parallel(sch.fuse(*spread))
+
+
+def _parts_first(
+    sch: Schedule, loops: Sequence[Any], along: Sequence[Any], cores: int
+) -> list[Any] | None:
+    """The loops, that over even parts of the map before the others; None if none are even."""
+    for count in range(1, len(along) + 1):
+        taken = along[:count]
+        pixels = _extent(sch, taken)
+        if is_even(pixels, cores):
+            others = _without(loops, along)
+            core, _ = sch.split(sch.fuse(*taken), [None, ceil_div(pixels, cores)])
+            sch.reorder(core, *others)
+            return [core, *others]
+    return None
+
+
+def _extent(sch: Schedule, loops: Sequence[Any]) -> int:
+    return math.prod(int(sch.get(loop).extent) for loop in loops)
+
+
+def _without(loops: Sequence[Any], taken: Sequence[Any]) -> list[Any]:
+    return [loop for loop in loops if not any(loop.same_as(other) for other in taken)]
+
+
+def is_even(units: int, cores: int) -> bool:
+    """Whether cores that take equal numbers of units of work are all busy nearly all the time."""
+    return ceil_div(units, cores) * cores <= MOST_UNEVEN * units
 
 
 def is_partial(task: ConvTask) -> Mismatch | None:

@@ -1,6 +1,6 @@
 """Depthwise convolution, a channel in every lane; row-major neighbours are transposed on the way.
 
-    parallel (n, vector of channels)
+    parallel (n, part of the rows, vector of channels)
       strip of output rows
         pixels = the strip's input rows, transposed, zero around the map      scratch, if NCHW
         row tile → column tile
@@ -36,6 +36,7 @@ from edgeconv.schedules.common import (
     FMA_LATENCY,
     Mismatch,
     ceil_div,
+    is_even,
     is_partial,
     lacks_halo,
     run_parallel,
@@ -45,6 +46,7 @@ from edgeconv.schedules.common import (
 from edgeconv.schedules.depthwise_tiles import DepthwiseTiles, register_tiles, zeros
 from edgeconv.schedules.padding import columns_met, input_rows_met
 from edgeconv.schedules.relayout import transpose
+from edgeconv.schedules.traffic import MOST_WEIGHTS
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
@@ -62,12 +64,15 @@ class Knobs:
         lanes: float32 lanes of the vectors: channels of a block.
         rows, columns: output pixels of a register tile.
         unroll_kw: whether the horizontal taps are unrolled into the body.
+        parts: parts of the output's rows, all channels of one computed before the next; the last
+            overlaps its neighbour.
     """
 
     lanes: int
     rows: int
     columns: int
     unroll_kw: bool
+    parts: int = 1
 
 
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
@@ -116,8 +121,20 @@ def lanes_for(task: ConvTask, device: Device) -> int:
 
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
+    lanes = lanes_for(task, device)
     for tile in register_tiles(task.conv, device):
-        yield Knobs(lanes_for(task, device), *tile)
+        yield Knobs(lanes, *tile, parts=_parts(task, tile[0], device))
+
+
+def _parts(task: ConvTask, rows: int, device: Device) -> int:
+    """Parts of the map: one for each core, if the layers around share it, which mostly are
+    pointwise (see `shares_map`).
+    """
+    conv, cores = task.conv, device.cores
+    pixels = conv.out_height * conv.out_width
+    tall = conv.out_height >= rows * cores and is_even(conv.out_height, cores)
+    shared = tall and min(task.data.block, task.out.block) > 1
+    return cores if shared and conv.out_channels <= MOST_WEIGHTS * pixels else 1
 
 
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
@@ -221,7 +238,7 @@ class Space:
         conv, lanes, rows = self.conv, self.knobs.lanes, self.knobs.rows
         strip = conv.out_height
         if whole if self.from_planes else not self.to_planes:
-            return strip
+            return ceil_div(strip, self.knobs.parts)
         if self.from_planes:
             row = self.pitch * lanes * 4
             spare = max(SCRATCH_BYTES - self._rows_of(1) * row, 0)
@@ -281,9 +298,9 @@ class Kernel:
             if task.residual is not None:
                 self.residual = emit.interior("residual", shape, task.residual)
             self.out = emit.interior("out", shape, task.out)
-        grid = dict(n=conv.batch, v=space.runs)
+        grid = dict(n=conv.batch, part=self.knobs.parts, v=space.runs)
         with emit.loops(**grid) as axes, emit.block("tile"):
-            n, v = emit.all_spatial(grid, axes)
+            n, part, v = emit.all_spatial(grid, axes)
             self.acc = emit.local("acc", (self.knobs.rows, self.knobs.columns, lanes))
             self.allocate()
             if space.from_planes:
@@ -291,8 +308,8 @@ class Kernel:
                 self._zero_rim()
             if space.to_planes:
                 self.result = emit.scratch("result", self.result_shape())
-            with T.serial(0, space.strips) as strip:
-                first = tile_start(strip, space.strip, conv.out_height)
+            with T.serial(0, space.strips // self.knobs.parts) as strip:
+                first = tile_start(part + strip, space.strip, conv.out_height)
                 if space.from_planes:
                     self._fill(n, v, first)
                 self.tiles(n, v, first)
@@ -449,6 +466,6 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
 
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
-    """Parallel over vectors of channels; the body is written as it is to run."""
+    """Parallel over parts and vectors of channels; the body is written as it is to run."""
     run_parallel(sch, sch.get_loops(sch.get_sblock("tile")), task.conv.macs, device)
     return sch

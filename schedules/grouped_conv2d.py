@@ -58,7 +58,7 @@ from edgeconv.schedules.common import (
 )
 from edgeconv.schedules.grouped_kernel import add_all
 from edgeconv.schedules.padding import columns_met, rows_met
-from edgeconv.schedules.traffic import STAYS, leaves_l2, map_bytes, streaming_cycles
+from edgeconv.schedules.traffic import STAYS, leaves_l2, map_bytes, shares_map, streaming_cycles, weight_bytes
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
@@ -69,7 +69,6 @@ SPILLS = 0.05  # of a tile's time, for every accumulator beyond
 PAGE = 4096  # bytes; of planes so far apart, the same pixels share one set of the L1 cache
 WAYS = 8  # and few of them stay there
 ALIASED = 1.2
-SPREAD = 8  # units of work for each core
 FETCH_CYCLES = 600  # from memory, at most
 FARTHEST = 3  # tiles ahead; shorter tiles have no time for it
 EXPOSED = 0.4  # of the ends of a tile, if the next one has registers to start beside it; measured
@@ -170,21 +169,20 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
 
 def _bands(task: ConvTask, knobs: Knobs, device: Device) -> Iterator[int]:
     """Parts of the map: one, or as many as stay in the second-level cache while all channels of
-    them are computed; of a single row at least enough to occupy the cores.
+    them are computed, the same number for each core.
     """
     conv, cache = task.conv, device.l2_kib * 1024
+    yield 1
     channel_tiles = ceil_div(conv.out_channels, knobs.vectors * knobs.lanes)
-    tiles, least = ceil_div(conv.out_height, knobs.rows), 1
-    if conv.out_height == 1:
-        tiles = ceil_div(conv.out_width, knobs.columns)
-        if device.cores > 1:
-            least = min(tiles, ceil_div(SPREAD * device.cores, conv.batch * channel_tiles))
-    yield least
-    weights_stay = _weight_bytes(conv) <= cache * STAYS
-    if conv.groups == 1 and channel_tiles > 1 and leaves_l2(conv, device) and weights_stay:
-        size = max(1, int(tiles * cache * BAND_SHARE / map_bytes(conv)))
-        if ceil_div(tiles, size) > least:
-            yield ceil_div(tiles, size)
+    weights_stay = weight_bytes(conv) <= cache * STAYS
+    if conv.groups > 1 or channel_tiles == 1 or not leaves_l2(conv, device) or not weights_stay:
+        return
+    row = ceil_div(conv.out_width, knobs.columns)
+    tiles = row if conv.out_height == 1 else ceil_div(conv.out_height, knobs.rows)
+    size = max(1, int(tiles * cache * BAND_SHARE / map_bytes(conv)))
+    bands = min(tiles, ceil_div(ceil_div(tiles, size), device.cores) * device.cores)
+    if bands > 1:
+        yield bands
 
 
 def _ahead(conv: Conv2d, knobs: Knobs, device: Device) -> int:
@@ -197,11 +195,6 @@ def _ahead(conv: Conv2d, knobs: Knobs, device: Device) -> int:
     fmas = conv.in_channels * knobs.rows * knobs.columns * knobs.vectors
     ahead = ceil_div(FETCH_CYCLES, max(1, fmas // device.fma_ports))
     return ahead if ahead <= FARTHEST else 0
-
-
-def _weight_bytes(conv: Conv2d) -> int:
-    taps = conv.tap_rows * conv.kernel_size[1]
-    return conv.out_channels * conv.in_channels_per_group * taps * 4
 
 
 def _stays_inside(conv: Conv2d, knobs: Knobs) -> bool:
@@ -481,8 +474,10 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over tiles of rows, the tile unrolled into registers, lanes vectorised."""
     tile, write = (sch.get_sblock(name) for name in ("tile", "store"))
-    *outer, _ow = sch.get_loops(tile)
-    run_parallel(sch, outer, task.conv.macs, device)
+    *outer, ow = sch.get_loops(tile)
+    share = Space(task, knobs).bands == 1 and shares_map(task.conv)
+    along = (outer[-1], ow)
+    run_parallel(sch, outer, task.conv.macs, device, along=along, share_map=share)
     *_, i, j, m, lane = sch.get_loops(write)
     for loop in (i, j, m):
         sch.unroll(loop)

@@ -323,5 +323,6 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over strips; the body is written as it is to run."""
-    run_parallel(sch, sch.get_loops(sch.get_sblock("tile")), task.conv.macs, device)
+    loops = sch.get_loops(sch.get_sblock("tile"))
+    run_parallel(sch, loops, task.conv.macs, device, along=loops[-1:])
     return sch

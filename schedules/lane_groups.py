@@ -314,8 +314,8 @@ def _stored_lanes(space: Space) -> int:
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over rows of tiles, the tile and its taps unrolled into registers."""
     tile, write = (sch.get_sblock(name) for name in ("tile", "store"))
-    n, v, oh, _ow = sch.get_loops(tile)
-    run_parallel(sch, (n, v, oh), task.conv.macs, device)
+    n, v, oh, ow = sch.get_loops(tile)
+    run_parallel(sch, (n, v, oh), task.conv.macs, device, along=(oh, ow))
     *_, i, j, lane = sch.get_loops(write)
     sch.unroll(i)
     sch.unroll(j)

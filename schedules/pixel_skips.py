@@ -64,5 +64,5 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
 
     sch = Schedule(emit.prim_func("pixel_skips", body))
     loops = sch.get_loops(sch.get_sblock("row"))
-    run_parallel(sch, loops, n * c * h * w, device, PARALLEL_ELEMENTS)
+    run_parallel(sch, loops, n * c * h * w, device, PARALLEL_ELEMENTS, along=loops[-1:])
     return sch.mod["main"]

@@ -1,7 +1,7 @@
 """Pointwise, then depthwise convolution as one kernel: BSConv-U (Haase and Amthor, CVPR 2020), the
 tail of BSConv-S, expansion and filter of an inverted residual (MobileNetV2).
 
-    parallel (n, tile of channel vectors, segment of output rows)
+    parallel (n, segment of output rows, tile of channel vectors)
       rows[vectors, strip + taps, width + padding, lanes] = 0 around the map      scratch
       strip of output rows
         the last strip's rows that this one reads too move to the top
@@ -16,8 +16,8 @@ tail of BSConv-S, expansion and filter of an inverted residual (MobileNetV2).
 
 The map between the two is never written whole: a strip of it stays in cache, and with it the
 tile's weights. The depthwise pads that map, not what it is made of, so rows and columns around it
-are zeros, whatever bias and activation are. Segments are for devices of many cores; what two of
-them share is computed twice.
+are zeros, whatever bias and activation are. Segments are for several cores, each of which then
+finds its part of the map in its own cache; what two of them share is computed twice.
 
 Layouts: data [N, C/b, H, W, b] with any b, its halo is passed over; out [N, K/b', OH, OW, b'] in
 blocks of whole vectors, or NHWC, where the last vector overlaps its neighbour, or NCHW without
@@ -26,6 +26,7 @@ halo.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -59,7 +60,7 @@ from edgeconv.schedules.pair_operands import (
 )
 from edgeconv.schedules.product_tile import Registers, Tile
 from edgeconv.schedules.relayout import transpose
-from edgeconv.schedules.traffic import READ_RATE
+from edgeconv.schedules.traffic import READ_RATE, map_bytes, shared_cycles
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask, PairTask
 
@@ -166,7 +167,7 @@ def strips(
     """Every number of output rows at once, and cut for the cores."""
     conv = task.second.conv
     work = conv.batch * product_tile.space(_first(task), tile).channel_tiles
-    parts = {1, ceil_div(device.cores, work), ceil_div(2 * device.cores, work)}
+    parts = {1, ceil_div(device.cores, work), ceil_div(2 * device.cores, work), device.cores}
     for segments in sorted(parts):
         rows = ceil_div(conv.out_height, segments)
         if segments > conv.out_height or rows < out_tile[0]:  # tiles must not leave their strip
@@ -183,7 +184,14 @@ def strips(
 
 def estimate(task: PairTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core."""
-    return sum(parts(task, knobs, device))
+    conv, cores = task.second.conv, device.cores
+    units = conv.batch * knobs.segments * Space(task, knobs).channel_tiles
+    busy = ceil_div(units, cores) * cores / units
+    cycles = busy * sum(parts(task, knobs, device))
+    if knobs.segments % cores:  # each core reads the whole map, and writes some of the channels
+        out = math.prod(conv.output_shape) * 4
+        cycles += shared_cycles(conv.batch * map_bytes(task.first.conv) + out // 2, device)
+    return cycles
 
 
 def parts(task: PairTask, knobs: Knobs, device: Device) -> tuple[float, float, float]:
@@ -292,9 +300,9 @@ class _Kernel:
             ((channels, task.first.conv.in_channels, vectors, lanes), (channels, vectors, lanes)),
             ((channels, vectors, *taps, lanes), (channels, vectors, lanes)),
         )
-        grid = dict(n=conv.batch, oc=channels, segment=knobs.segments)
+        grid = dict(n=conv.batch, segment=knobs.segments, oc=channels)
         with emit.loops(**grid) as axes, emit.block("tile"):
-            n, oc, segment = emit.all_spatial(grid, axes)
+            n, segment, oc = emit.all_spatial(grid, axes)
             emit.unknown_regions()
             self.registers = Registers(knobs.tile)
             self.acc = {p: emit.local("sum", (lanes,)) for p in space.tiles.pixels}
@@ -436,6 +444,6 @@ def compute(task: PairTask, knobs: Knobs) -> tirx.PrimFunc:
 
 
 def schedule(sch: Schedule, task: PairTask, knobs: Knobs, device: Device) -> Schedule:
-    """Parallel over tiles of channels and segments; the body is written as it is to run."""
+    """Parallel over segments and tiles of channels; the body is written as it is to run."""
     run_parallel(sch, sch.get_loops(sch.get_sblock("tile")), task.macs, device)
     return sch

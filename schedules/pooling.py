@@ -130,7 +130,7 @@ def build(task: PoolTask, device: Device, knobs: Knobs | None = None) -> tirx.Pr
 
     sch = Schedule(emit.prim_func(task.op, body))
     loops = sch.get_loops(sch.get_sblock("row"))
-    run_parallel(sch, loops, n * c * h * w, device, PARALLEL_ELEMENTS)
+    run_parallel(sch, loops, n * c * h * w, device, PARALLEL_ELEMENTS, along=loops[-1:])
     return sch.mod["main"]
 
 

@@ -16,6 +16,7 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import Schedule
 
+from edgeconv.schedules.common import run_parallel
 from edgeconv.targets import Device
 
 NARROWEST = 4  # lanes that a sum is cut into
@@ -123,10 +124,8 @@ def _schedule_map(sch: Schedule, loops: list[Any], device: Device) -> None:
         inner = outer.pop()
     if _extent(sch, inner) == device.lanes and outer:
         sch.vectorize(inner)
-        _parallel(sch, outer, work, device)
-        return
     if outer:
-        _parallel(sch, outer, work, device)
+        run_parallel(sch, outer, work, device, PARALLEL_WORK, along=outer[2:])
     elif device.cores > 1 and work >= PARALLEL_WORK:
         chunk, _ = sch.split(inner, [None, PARALLEL_WORK // 4])
         sch.parallel(chunk)

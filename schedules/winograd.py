@@ -376,5 +376,6 @@ def _output(
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over windows, parts and blocks of tiles; everything else is unrolled already."""
-    run_parallel(sch, sch.get_loops(sch.get_sblock("tile")), task.conv.macs, device)
+    loops = sch.get_loops(sch.get_sblock("tile"))
+    run_parallel(sch, loops, task.conv.macs, device, along=loops[-1:])
     return sch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,7 +15,6 @@ from edgeconv import codegen
 from edgeconv.memory import SLACK
 from tests.schedules.kernels import Kernels
 
-PIPELINE = "edgeconv_bounds"
 CHILDREN = (
     *("a", "b", "value", "body", "base", "vectors", "args", "indices"),
     *("condition", "true_value", "false_value"),  # a Select computes both
@@ -26,33 +26,28 @@ OTHERS = (tirx.AllocBuffer, tirx.DeclBuffer, tirx.AssertStmt, tirx.stmt.Return)
 class CheckedKernels(Kernels):
     """`Kernels` that stop at the first index outside its buffer."""
 
+    pipeline = "edgeconv_bounds"
+
     def main(self) -> Any:
         """As `Kernels.main`, compiled with checks."""
+        build = functools.partial(_build, pipeline=self.pipeline)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(codegen, "build", build)
             return super().main()
 
 
-def build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> Any:
-    """As `codegen.build`, with checks."""
+def _build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target, pipeline: str) -> Any:
+    """As `codegen.build`, in another pipeline."""
     module = tvm.IRModule(
         {tvm.ir.GlobalVar(n): f.with_attr("global_symbol", n) for n, f in functions.items()}
     )
-    return tvm.tirx.build(module, target=target, pipeline=PIPELINE)
-
-
-@tirx.transform.prim_func_pass(opt_level=0)
-def check_indices(func: tirx.PrimFunc, _mod: Any, _context: Any) -> tirx.PrimFunc:
-    """Assert before each statement that what it reads and writes lies in its buffers."""
-    if str(func.attrs["global_symbol"]) == "main":
-        return func
-    return func.with_body(_Checks().of(func.body))
+    return tvm.tirx.build(module, target=target, pipeline=pipeline)
 
 
 Access = tuple[Any, list[Any]]  # a load or store, and what must hold for it to happen
 
 
-class _Checks:
+class Checks:
     """Writes assertions into the statements of a kernel."""
 
     def __init__(self) -> None:
@@ -136,9 +131,20 @@ def _loads(expression: Any, conditions: list[Any]) -> Iterator[Access]:
             yield from _loads(found, conditions)
 
 
-def _pipeline() -> tuple[Any, Any, Any]:
-    lower, finalize_host, finalize_device = tirx.get_tir_pipeline("edgeconv")
-    return tvm.ir.transform.Sequential([lower, check_indices]), finalize_host, finalize_device
+def register(name: str, checks: type[Checks]) -> None:
+    """A pipeline as edgeconv's, in which those checks write into all kernels before LLVM."""
+
+    @tirx.transform.prim_func_pass(opt_level=0)
+    def check_indices(func: tirx.PrimFunc, _mod: Any, _context: Any) -> tirx.PrimFunc:
+        if str(func.attrs["global_symbol"]) == "main":
+            return func
+        return func.with_body(checks().of(func.body))
+
+    def pipeline() -> tuple[Any, Any, Any]:
+        lower, finalize_host, finalize_device = tirx.get_tir_pipeline("edgeconv")
+        return tvm.ir.transform.Sequential([lower, check_indices]), finalize_host, finalize_device
+
+    tirx.register_tir_pipeline(name, pipeline)
 
 
-tirx.register_tir_pipeline(PIPELINE, _pipeline)
+register(CheckedKernels.pipeline, Checks)
