@@ -58,11 +58,18 @@ from edgeconv.schedules.common import (
 )
 from edgeconv.schedules.grouped_kernel import add_all
 from edgeconv.schedules.padding import columns_met, rows_met
-from edgeconv.schedules.traffic import STAYS, leaves_l2, map_bytes, shares_map, streaming_cycles, weight_bytes
+from edgeconv.schedules.traffic import (
+    BAND_SHARE,
+    bands_of_rows,
+    leaves_l2,
+    map_bytes,
+    scattered_cycles,
+    shares_map,
+    streaming_cycles,
+)
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
-BAND_SHARE = 0.25  # of it, for a band
 EXPOSED_READS = 0.5  # of the cycles of reading a map again; the others are hidden
 MOST_UNSPILT = 20  # accumulators; LLVM also keeps pixels and weights that several taps share
 SPILLS = 0.05  # of a tile's time, for every accumulator beyond
@@ -168,20 +175,17 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
 
 
 def _bands(task: ConvTask, knobs: Knobs, device: Device) -> Iterator[int]:
-    """Parts of the map: one, or as many as stay in the second-level cache while all channels of
-    them are computed, the same number for each core.
+    """Parts of the map, all channels of one computed before the next: one, or as many as keep it
+    in the cache. Groups in channel blocks lie apart, and have no use for it.
     """
-    conv, cache = task.conv, device.l2_kib * 1024
+    conv = task.conv
     yield 1
     channel_tiles = ceil_div(conv.out_channels, knobs.vectors * knobs.lanes)
-    weights_stay = weight_bytes(conv) <= cache * STAYS
-    if conv.groups > 1 or channel_tiles == 1 or not leaves_l2(conv, device) or not weights_stay:
+    if channel_tiles == 1 or (conv.groups > 1 and task.data.block <= device.lanes):
         return
     row = ceil_div(conv.out_width, knobs.columns)
     tiles = row if conv.out_height == 1 else ceil_div(conv.out_height, knobs.rows)
-    size = max(1, int(tiles * cache * BAND_SHARE / map_bytes(conv)))
-    bands = min(tiles, ceil_div(ceil_div(tiles, size), device.cores) * device.cores)
-    if bands > 1:
+    if (bands := bands_of_rows(conv, tiles, device)) > 1:
         yield bands
 
 
@@ -236,19 +240,21 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core: per tile the longest of FMAs, loads, latency and weight traffic."""
     task = flat(task)
     tiles = Space(task, knobs).tiles
-    return tiles * tile_cycles(task, knobs, device) + _read_again(task, knobs, device)
+    read = _read_again(task, knobs, device) + scattered_cycles(task, knobs.bands, device)
+    return tiles * tile_cycles(task, knobs, device) + read
 
 
 def tile_cycles(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one register tile."""
     conv, space = task.conv, Space(task, knobs)
+    device = device.with_vectors_of(knobs.lanes)
     pixels = knobs.rows * knobs.columns
     steps = space.window * conv.tap_rows * conv.kernel_size[1] * rows_met(conv, knobs.rows)
     share = columns_met(conv, knobs.columns, knobs.unroll_kw)
-    loads = pixels * share / knobs.quad + knobs.vectors
+    loads = device.load_cycles(knobs.vectors, pixels * share / knobs.quad)
     weights = steps * knobs.vectors * knobs.lanes * 4
     fmas = pixels * share * knobs.vectors
-    step = max(fmas / device.fma_ports, loads / device.load_ports, FMA_LATENCY)
+    step = max(fmas / device.fma_ports, loads, FMA_LATENCY)
     cycles = steps * step
     if weights > device.l1d_kib * 1024 // 2:
         cycles = max(cycles, weights / L2_BYTES_PER_CYCLE)

@@ -7,7 +7,7 @@ channel (o // KPG)·CPG + k for k = 0 … CPG−1. The inputs of a vector lie si
 one load, and each k is one constant permute (`T.Shuffle`), which LLVM reuses for every tap that
 reads the pixel.
 
-    parallel (n, vector, row tile)
+    parallel (n, band of rows, vector, row tile)
       column tile
         acc[rows, columns, lanes] = bias                              registers
         kh → k (unrolled) → kw (unrolled)
@@ -25,6 +25,7 @@ neighbour, and where p·KPG is less than the lanes the vector is stored in part.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,7 @@ from edgeconv.schedules.padding import (
     row_inside,
     rows_met,
 )
+from edgeconv.schedules.traffic import bands_of_rows, scattered_cycles
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
@@ -60,6 +62,8 @@ from edgeconv.workload import Conv2d, ConvTask
 NOT_HELD = 7  # registers for permutes, weights and indices
 MORE_PERMUTES = 7  # of them where permutes cross 128 bits
 PERMUTE = 0.6  # of a multiply-add, beside them: another port takes part of the permutes
+PIPES = 2 / 3  # Zen 4: multiply-adds take two of three pipes, permutes the third and one of those
+SPILL_IN_HALVES = 1.4  # where vectors are stored and loaded in two halves (Zen 4)
 SPILL = 0.45  # cycles of one register, for each channel of the group and row of the kernel
 
 
@@ -71,6 +75,7 @@ class Knobs:
         lanes: float32 lanes of the vectors.
         rows, columns: output pixels of a register tile.
         unroll_kh, unroll_kw: whether vertical and horizontal taps are unrolled into the body.
+        bands: parts of the output's rows, all vectors of one computed before the next.
     """
 
     lanes: int
@@ -78,6 +83,7 @@ class Knobs:
     columns: int
     unroll_kh: bool
     unroll_kw: bool
+    bands: int = 1
 
 
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
@@ -121,7 +127,11 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                 fmas = tile * s * conv.in_channels_per_group
                 # unrolled, LLVM would load all rows ahead
                 whole = fmas * r <= MAX_UNROLLED_FMAS // 2 and device.memory_operands
-                yield Knobs(lanes, rows, columns, whole, fmas <= MAX_UNROLLED_FMAS)
+                knobs = Knobs(lanes, rows, columns, whole, fmas <= MAX_UNROLLED_FMAS)
+                yield knobs
+                bands = bands_of_rows(conv, ceil_div(conv.out_height, rows), device)
+                if bands > 1 and task.data.block > device.lanes:
+                    yield dataclasses.replace(knobs, bands=bands)
 
 
 def _operand_registers(conv: Conv2d, device: Device, rows: int, columns: int) -> int:
@@ -142,6 +152,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     permutes.
     """
     conv, space = task.conv, Space(task, knobs)
+    in_halves, device = device.in_halves, device.with_vectors_of(knobs.lanes)
     (_, s), (_, stride), (_, dilation) = conv.kernel_size, conv.stride, conv.dilation
     r = conv.tap_rows
     width, pixels = conv.in_channels_per_group, knobs.rows * knobs.columns
@@ -155,13 +166,16 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     latency = r * s * width * met * FMA_LATENCY
     busy = max(fmas / device.fma_ports, (loads + r * s * width) / device.load_ports, latency)
     # permutes take the multiplier's ports on most cores
-    permute = PERMUTE if device.memory_operands else 1.0
-    cycles = max(busy, (fmas + permute * permutes) / device.fma_ports)
+    work = fmas + (PERMUTE if device.memory_operands else 1.0) * permutes
+    spill = SPILL
+    if in_halves:
+        work, spill = PIPES * (fmas + permutes), SPILL_IN_HALVES
+    cycles = max(busy, work / device.fma_ports)
     if device.memory_operands and width > 1:
         needed = pixels + knobs.rows * row + NOT_HELD + (MORE_PERMUTES if width > 4 else 0)
-        cycles += SPILL * max(0, needed - device.vector_registers) * width * r * met
+        cycles += spill * max(0, needed - device.vector_registers) * width * r * met
     overhead = 12 + 3 * pixels + (0 if knobs.unroll_kw else 2 * r * s)
-    return space.tiles * (cycles + overhead)
+    return space.tiles * (cycles + overhead) + scattered_cycles(task, knobs.bands, device)
 
 
 class Space:
@@ -315,7 +329,13 @@ def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Sch
     """Parallel over rows of tiles, the tile and its taps unrolled into registers."""
     tile, write = (sch.get_sblock(name) for name in ("tile", "store"))
     n, v, oh, ow = sch.get_loops(tile)
-    run_parallel(sch, (n, v, oh), task.conv.macs, device, along=(oh, ow))
+    outer = [n, v, oh]
+    if knobs.bands > 1:
+        band, oh = sch.split(oh, [knobs.bands, None])
+        sch.reorder(band, v)
+        outer = [n, band, v, oh]
+    share = knobs.bands == 1
+    run_parallel(sch, outer, task.conv.macs, device, along=(oh, ow), share_map=share)
     *_, i, j, lane = sch.get_loops(write)
     sch.unroll(i)
     sch.unroll(j)

@@ -7,15 +7,19 @@ bytes a cycle out of the third-level cache, 22 to 25 out of the second, read and
 
 from __future__ import annotations
 
+import math
+
 from edgeconv.schedules.common import ceil_div
 from edgeconv.targets import Device
-from edgeconv.workload import Conv2d
+from edgeconv.workload import Conv2d, ConvTask
 
 L2_RATE = 24.0  # bytes a cycle of one core
 READ_RATE = 40.0  # out of the second-level cache, nothing written
 L3_RATE = 19.0
 STAYS = 0.5  # of the second-level cache; what is larger does not stay there
 MEMORY_RATE = 3.0  # of all cores together
+BAND_SHARE = 0.25  # of the second-level cache, for a band
+SCATTERED_CYCLES = 0.1  # a byte; 0 to 0.45 measured (Zen 4, groups of 3 to 15)
 # Zen 4: 256 KB that the other core has read take 35 to 145 µs to write, 10 µs otherwise
 SHARED_CYCLES = 1.0  # a byte
 MOST_WEIGHTS = 5  # of a layer, in maps; weights that two cores read are seldom written
@@ -49,6 +53,34 @@ def shared_cycles(size: int, device: Device) -> float:
 def leaves_l2(conv: Conv2d, device: Device) -> bool:
     """Whether the data is too large to stay in the second-level cache."""
     return map_bytes(conv) > device.l2_kib * 1024 * STAYS
+
+
+def bands_of_rows(conv: Conv2d, tiles: int, device: Device) -> int:
+    """Bands that `tiles` tiles along the rows of a map are cut into, so that what a band reads
+    stays in the second-level cache while all channels of it are computed, the same number for each
+    core; 1 where maps stay there, or weights or the rows of a single tile don't.
+    """
+    cache, cores = device.l2_kib * 1024, device.cores
+    if not leaves_l2(conv, device) or weight_bytes(conv) > cache * STAYS:
+        return 1
+    size = max(1, int(tiles * cache * BAND_SHARE / map_bytes(conv)))
+    reach = (conv.tap_rows - 1) * conv.dilation[0]
+    rows = ceil_div(conv.out_height, tiles) * size * conv.stride[0] + reach
+    if conv.groups > 1 and map_bytes(conv) * rows / conv.height > cache * STAYS:
+        return 1
+    return min(tiles, ceil_div(ceil_div(tiles, size), cores) * cores)
+
+
+def scattered_cycles(task: ConvTask, bands: int, device: Device) -> float:
+    """Cycles of fetching the channels of a group, a part of every pixel, from behind the
+    second-level cache: lines that neighbouring groups share are fetched for each of them.
+    """
+    conv = task.conv
+    by_pixels = task.data.block > device.lanes and conv.groups > 1
+    if not by_pixels or bands > 1 or not leaves_l2(conv, device):
+        return 0.0
+    moved = map_bytes(conv) + 4 * math.prod(conv.output_shape[1:])
+    return SCATTERED_CYCLES * conv.batch * moved
 
 
 def streaming_cycles(size: int, device: Device) -> float:

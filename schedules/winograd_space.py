@@ -77,7 +77,9 @@ class Space:
         self.in_vectors = ceil_div(self.run_in, self.in_lanes)
         if not self.nhwc:
             starts = [self.in_start(w) for w in range(self.windows)]
-            ends = [ceil_div(s + self.run_in, self.in_lanes) for s in starts]
+            ends = [
+                ceil_div(min(s + self.run_in, conv.in_channels), self.in_lanes) for s in starts
+            ]
             spans = [e - s // self.in_lanes for s, e in zip(starts, ends, strict=True)]
             self.in_vectors = max(spans)
         self.width = self.in_vectors * self.in_lanes
@@ -130,8 +132,7 @@ class Space:
         """First group a window reads."""
         if not self.padded:
             return tile_start(window, self.knobs.groups, self.conv.groups)
-        first, _ = self.group_span(self.first_vector(window), self.out_vectors)
-        return minimum(first, self.conv.groups - self.groups)
+        return self.group_span(self.first_vector(window), self.out_vectors)[0]
 
     def tile_channels(self, window: Any, part: Any, channel_tile: Any) -> tuple[Any, Any]:
         """(first, number) of the input channels a register tile sums."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from dataclasses import dataclass
 
 import tvm
@@ -56,6 +58,22 @@ class Device:
     def memory_operands(self) -> bool:
         """Whether arithmetic takes operands straight from memory, so that they need no register."""
         return self.arch == "x86_64"
+
+    @property
+    def in_halves(self) -> bool:
+        """Whether it runs its vectors in two halves, as Zen 4 does those of 512 bits."""
+        return self.memory_operands and self.load_ports == 1
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 (there are few devices)
+    def with_vectors_of(self, lanes: int) -> Device:
+        """The device for kernels whose vectors have so many lanes: where it runs its own in two
+        halves, it starts twice as many of half the length.
+        """
+        if not self.in_halves or 2 * lanes > self.lanes:
+            return self
+        return dataclasses.replace(
+            self, fma_ports=2 * self.fma_ports, load_ports=2 * self.load_ports
+        )
 
     def load_cycles(self, vectors: float, elements: float) -> float:
         """Cycles in which one core loads so many vectors, and so many elements that are broadcast:
