@@ -80,16 +80,19 @@ def run_parallel(
             behind the last of `loops` may be among them.
         share_map: if parts of `along` are even, each core takes one, and all channels of it. The
             next layer then finds in the core's own cache what it reads; a line that two cores have
-            read is expensive to write again.
+            read is expensive to write again. Images, the first of the loops, go before.
     """
     if device.cores == 1 or work < least:
         sch.fuse(*loops)
         return
-    spread = _parts_first(sch, loops, along, device.cores) if share_map else None
+    images = is_even(_extent(sch, loops[:1]), device.cores)
+    spread = _parts_first(sch, loops, along, device.cores) if share_map and not images else None
     if spread is None:  # more of them if those are few
         even = is_even(_extent(sch, loops), device.cores)
         spread = [*loops, *([] if even else _without(along, loops))]
-    sch.parallel(sch.fuse(*spread))
+    outer = sch.fuse(*spread)
+    if _extent(sch, [outer]) > 1:
+        sch.parallel(outer)
 
 
 def _parts_first(
@@ -113,6 +116,11 @@ def _extent(sch: Schedule, loops: Sequence[Any]) -> int:
 
 def _without(loops: Sequence[Any], taken: Sequence[Any]) -> list[Any]:
     return [loop for loop in loops if not any(loop.same_as(other) for other in taken)]
+
+
+def parts_of(extent: int, most: int) -> int:
+    """Into how many parts of one size, the last perhaps smaller, `extent` falls; at most `most`."""
+    return ceil_div(extent, ceil_div(extent, most))
 
 
 def is_even(units: int, cores: int) -> bool:

@@ -39,6 +39,7 @@ from edgeconv.schedules.common import (
     is_even,
     is_partial,
     lacks_halo,
+    parts_of,
     run_parallel,
     starts,
     tile_start,
@@ -130,11 +131,11 @@ def _parts(task: ConvTask, rows: int, device: Device) -> int:
     """Parts of the map: one for each core, if the layers around share it, which mostly are
     pointwise (see `shares_map`).
     """
-    conv, cores = task.conv, device.cores
-    pixels = conv.out_height * conv.out_width
-    tall = conv.out_height >= rows * cores and is_even(conv.out_height, cores)
-    shared = tall and min(task.data.block, task.out.block) > 1
-    return cores if shared and conv.out_channels <= MOST_WEIGHTS * pixels else 1
+    conv, cores, height = task.conv, device.cores, task.conv.out_height
+    if is_even(conv.batch, cores) or min(task.data.block, task.out.block) == 1:
+        return 1
+    tall = height >= rows * cores and is_even(height, cores) and parts_of(height, cores) == cores
+    return cores if tall and conv.out_channels <= MOST_WEIGHTS * height * conv.out_width else 1
 
 
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
@@ -308,8 +309,11 @@ class Kernel:
                 self._zero_rim()
             if space.to_planes:
                 self.result = emit.scratch("result", self.result_shape())
-            with T.serial(0, space.strips // self.knobs.parts) as strip:
-                first = tile_start(part + strip, space.strip, conv.out_height)
+            if self.knobs.parts > 1:  # maps in blocks, which need no strips
+                self.tiles(n, v, tile_start(part, space.strip, conv.out_height))
+                return
+            with T.serial(0, space.strips) as strip:
+                first = tile_start(strip, space.strip, conv.out_height)
                 if space.from_planes:
                     self._fill(n, v, first)
                 self.tiles(n, v, first)
@@ -461,7 +465,7 @@ class Kernel:
 
 
 def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
-    """The kernel `(data, weight, [bias], [residual], out)`, one block a vector of channels."""
+    """The kernel `(data, weight, [bias], [residual], out)`, one block a part of a vector's map."""
     return emit.prim_func("depthwise_blocks", Kernel(task, knobs).emit)
 
 

@@ -61,6 +61,7 @@ from edgeconv.schedules.padding import columns_met, rows_met
 from edgeconv.schedules.traffic import (
     BAND_SHARE,
     bands_of_rows,
+    by_pixels,
     leaves_l2,
     map_bytes,
     scattered_cycles,
@@ -79,6 +80,7 @@ ALIASED = 1.2
 FETCH_CYCLES = 600  # from memory, at most
 FARTHEST = 3  # tiles ahead; shorter tiles have no time for it
 EXPOSED = 0.4  # of the ends of a tile, if the next one has registers to start beside it; measured
+NARROWED = 1.25  # half as long vectors on a core that runs whole ones in halves (Zen 4): 1.0 to 1.8
 MOST_KINDS = 3  # of tiles in a row that have code of their own
 
 
@@ -181,7 +183,7 @@ def _bands(task: ConvTask, knobs: Knobs, device: Device) -> Iterator[int]:
     conv = task.conv
     yield 1
     channel_tiles = ceil_div(conv.out_channels, knobs.vectors * knobs.lanes)
-    if channel_tiles == 1 or (conv.groups > 1 and task.data.block <= device.lanes):
+    if channel_tiles == 1 or (conv.groups > 1 and not by_pixels(task.data, device)):
         return
     row = ceil_div(conv.out_width, knobs.columns)
     tiles = row if conv.out_height == 1 else ceil_div(conv.out_height, knobs.rows)
@@ -247,6 +249,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
 def tile_cycles(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one register tile."""
     conv, space = task.conv, Space(task, knobs)
+    instructions = NARROWED if device.in_halves and 2 * knobs.lanes <= device.lanes else 1.0
     device = device.with_vectors_of(knobs.lanes)
     pixels = knobs.rows * knobs.columns
     steps = space.window * conv.tap_rows * conv.kernel_size[1] * rows_met(conv, knobs.rows)
@@ -255,7 +258,7 @@ def tile_cycles(task: ConvTask, knobs: Knobs, device: Device) -> float:
     weights = steps * knobs.vectors * knobs.lanes * 4
     fmas = pixels * share * knobs.vectors
     step = max(fmas / device.fma_ports, loads, FMA_LATENCY)
-    cycles = steps * step
+    cycles = steps * step * instructions
     if weights > device.l1d_kib * 1024 // 2:
         cycles = max(cycles, weights / L2_BYTES_PER_CYCLE)
     if device.memory_operands and knobs.unroll_kw and conv.kernel_size[1] > 1:
@@ -481,7 +484,7 @@ def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Sch
     """Parallel over tiles of rows, the tile unrolled into registers, lanes vectorised."""
     tile, write = (sch.get_sblock(name) for name in ("tile", "store"))
     *outer, ow = sch.get_loops(tile)
-    share = Space(task, knobs).bands == 1 and shares_map(task.conv)
+    share = knobs.bands == 1 and shares_map(task.conv)
     along = (outer[-1], ow)
     run_parallel(sch, outer, task.conv.macs, device, along=along, share_map=share)
     *_, i, j, m, lane = sch.get_loops(write)

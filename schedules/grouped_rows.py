@@ -50,6 +50,7 @@ from edgeconv.schedules.common import (
     tile_start,
 )
 from edgeconv.schedules.grouped_rows_kernel import Kernel
+from edgeconv.schedules.traffic import shares_map
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
@@ -324,5 +325,6 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over strips; the body is written as it is to run."""
     loops = sch.get_loops(sch.get_sblock("tile"))
-    run_parallel(sch, loops, task.conv.macs, device, along=loops[-1:])
+    share = shares_map(task.conv)
+    run_parallel(sch, loops, task.conv.macs, device, along=loops[-1:], share_map=share)
     return sch

@@ -53,7 +53,12 @@ from edgeconv.schedules.padding import (
     row_inside,
     rows_met,
 )
-from edgeconv.schedules.traffic import bands_of_rows, scattered_cycles
+from edgeconv.schedules.traffic import (
+    bands_of_rows,
+    by_pixels,
+    scattered_cycles,
+    shares_map,
+)
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
@@ -130,7 +135,7 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                 knobs = Knobs(lanes, rows, columns, whole, fmas <= MAX_UNROLLED_FMAS)
                 yield knobs
                 bands = bands_of_rows(conv, ceil_div(conv.out_height, rows), device)
-                if bands > 1 and task.data.block > device.lanes:
+                if bands > 1 and by_pixels(task.data, device):
                     yield dataclasses.replace(knobs, bands=bands)
 
 
@@ -152,7 +157,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     permutes.
     """
     conv, space = task.conv, Space(task, knobs)
-    in_halves, device = device.in_halves, device.with_vectors_of(knobs.lanes)
+    shared_pipe, device = device.in_halves, device.with_vectors_of(knobs.lanes)
     (_, s), (_, stride), (_, dilation) = conv.kernel_size, conv.stride, conv.dilation
     r = conv.tap_rows
     width, pixels = conv.in_channels_per_group, knobs.rows * knobs.columns
@@ -167,9 +172,9 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     busy = max(fmas / device.fma_ports, (loads + r * s * width) / device.load_ports, latency)
     # permutes take the multiplier's ports on most cores
     work = fmas + (PERMUTE if device.memory_operands else 1.0) * permutes
-    spill = SPILL
-    if in_halves:
-        work, spill = PIPES * (fmas + permutes), SPILL_IN_HALVES
+    if shared_pipe:
+        work = PIPES * (fmas + permutes)
+    spill = SPILL_IN_HALVES if device.in_halves else SPILL
     cycles = max(busy, work / device.fma_ports)
     if device.memory_operands and width > 1:
         needed = pixels + knobs.rows * row + NOT_HELD + (MORE_PERMUTES if width > 4 else 0)
@@ -334,7 +339,7 @@ def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Sch
         band, oh = sch.split(oh, [knobs.bands, None])
         sch.reorder(band, v)
         outer = [n, band, v, oh]
-    share = knobs.bands == 1
+    share = knobs.bands == 1 and shares_map(task.conv)
     run_parallel(sch, outer, task.conv.macs, device, along=(oh, ow), share_map=share)
     *_, i, j, lane = sch.get_loops(write)
     sch.unroll(i)

@@ -43,6 +43,7 @@ from edgeconv.schedules import depthwise_blocks, emit, grouped_conv2d, product_t
 from edgeconv.schedules.common import (
     Mismatch,
     ceil_div,
+    parts_of,
     run_parallel,
     tile_start,
 )
@@ -167,10 +168,10 @@ def strips(
     """Every number of output rows at once, and cut for the cores."""
     conv = task.second.conv
     work = conv.batch * product_tile.space(_first(task), tile).channel_tiles
-    parts = {1, ceil_div(device.cores, work), ceil_div(2 * device.cores, work), device.cores}
-    for segments in sorted(parts):
+    cuts = {1, ceil_div(device.cores, work), ceil_div(2 * device.cores, work), device.cores}
+    for segments in sorted({parts_of(conv.out_height, cut) for cut in cuts}):
         rows = ceil_div(conv.out_height, segments)
-        if segments > conv.out_height or rows < out_tile[0]:  # tiles must not leave their strip
+        if rows < out_tile[0]:  # tiles must not leave their strip
             continue
         strips = {min(rows, out_tile[0] * k) for k in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)} | {rows}
         if task.second.out.block == 1:  # a strip is at least one square to transpose
@@ -183,12 +184,12 @@ def strips(
 
 
 def estimate(task: PairTask, knobs: Knobs, device: Device) -> float:
-    """Cycles of one core."""
+    """Cycles of all cores together, idle ones included."""
     conv, cores = task.second.conv, device.cores
     units = conv.batch * knobs.segments * Space(task, knobs).channel_tiles
     busy = ceil_div(units, cores) * cores / units
     cycles = busy * sum(parts(task, knobs, device))
-    if knobs.segments % cores:  # each core reads the whole map, and writes some of the channels
+    if conv.batch * knobs.segments % cores:  # each core reads the whole map, and writes some of the channels
         out = math.prod(conv.output_shape) * 4
         cycles += shared_cycles(conv.batch * map_bytes(task.first.conv) + out // 2, device)
     return cycles

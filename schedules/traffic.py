@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 
-from edgeconv.schedules.common import ceil_div
+from edgeconv.layout import Layout
+from edgeconv.schedules.common import ceil_div, parts_of
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
@@ -36,11 +37,13 @@ def weight_bytes(conv: Conv2d) -> int:
     return conv.out_channels * conv.in_channels_per_group * taps * 4
 
 
-def shares_map(conv: Conv2d) -> bool:
-    """Whether cores better share the map than the channels: each then reads all weights, but no
-    pixels that another core wrote, nor is asked for those it writes.
+def shares_map(conv: Conv2d, weights: int | None = None) -> bool:
+    """Whether cores better share the map than the channels: each then reads all weights (so many
+    bytes, if other than the convolution's), but no pixels that another core wrote, nor is asked for
+    those it writes.
     """
-    return weight_bytes(conv) <= MOST_WEIGHTS * map_bytes(conv)
+    weights = weight_bytes(conv) if weights is None else weights
+    return weights <= MOST_WEIGHTS * map_bytes(conv)
 
 
 def shared_cycles(size: int, device: Device) -> float:
@@ -56,19 +59,26 @@ def leaves_l2(conv: Conv2d, device: Device) -> bool:
 
 
 def bands_of_rows(conv: Conv2d, tiles: int, device: Device) -> int:
-    """Bands that `tiles` tiles along the rows of a map are cut into, so that what a band reads
-    stays in the second-level cache while all channels of it are computed, the same number for each
-    core; 1 where maps stay there, or weights or the rows of a single tile don't.
+    """Bands that `tiles` tiles along the rows of a map (along its only row) are cut into, so that
+    what a band reads stays in the second-level cache while all channels of it are computed; as
+    many for each core. 1 where the map stays there as a whole, or the weights don't, or in groups
+    what a band reads doesn't.
     """
     cache, cores = device.l2_kib * 1024, device.cores
     if not leaves_l2(conv, device) or weight_bytes(conv) > cache * STAYS:
         return 1
     size = max(1, int(tiles * cache * BAND_SHARE / map_bytes(conv)))
-    reach = (conv.tap_rows - 1) * conv.dilation[0]
-    rows = ceil_div(conv.out_height, tiles) * size * conv.stride[0] + reach
-    if conv.groups > 1 and map_bytes(conv) * rows / conv.height > cache * STAYS:
-        return 1
-    return min(tiles, ceil_div(ceil_div(tiles, size), cores) * cores)
+    if conv.groups > 1 and conv.out_height > 1:
+        reach = (conv.tap_rows - 1) * conv.dilation[0]
+        rows = ceil_div(conv.out_height, tiles) * size * conv.stride[0] + reach
+        if map_bytes(conv) * rows / conv.height > cache * STAYS:
+            return 1
+    return parts_of(tiles, min(tiles, ceil_div(ceil_div(tiles, size), cores) * cores))
+
+
+def by_pixels(layout: Layout, device: Device) -> bool:
+    """Whether pixels hold more channels than a vector, those of several vectors side by side."""
+    return layout.block > device.lanes
 
 
 def scattered_cycles(task: ConvTask, bands: int, device: Device) -> float:
@@ -76,8 +86,8 @@ def scattered_cycles(task: ConvTask, bands: int, device: Device) -> float:
     second-level cache: lines that neighbouring groups share are fetched for each of them.
     """
     conv = task.conv
-    by_pixels = task.data.block > device.lanes and conv.groups > 1
-    if not by_pixels or bands > 1 or not leaves_l2(conv, device):
+    scattered = conv.groups > 1 and by_pixels(task.data, device)
+    if not scattered or bands > 1 or not leaves_l2(conv, device):
         return 0.0
     moved = map_bytes(conv) + 4 * math.prod(conv.output_shape[1:])
     return SCATTERED_CYCLES * conv.batch * moved

@@ -45,11 +45,12 @@ from edgeconv.schedules.common import (
     L2_BYTES_PER_CYCLE,
     Mismatch,
     ceil_div,
+    is_even,
     is_partial,
     run_parallel,
     tile_start,
 )
-from edgeconv.schedules.traffic import map_bytes
+from edgeconv.schedules.traffic import by_pixels, map_bytes, shares_map
 from edgeconv.schedules.winograd_space import Knobs, Space, taps
 from edgeconv.schedules.winograd_transforms import (
     TILES,
@@ -192,7 +193,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         transforms += 2 * scratch / L3_BYTES_PER_CYCLE
     data, out = map_bytes(task.conv), 4 * math.prod(task.conv.output_shape[1:])
     share = space.width / task.conv.in_channels / space.blocks
-    if task.data.block > device.lanes and data + out > 4 * device.l2_kib * 1024:
+    if by_pixels(task.data, device) and data + out > 4 * device.l2_kib * 1024:
         # a line or two of every pixel, those of its neighbours far away
         moved = data * (side / knobs.tile) ** 2 + out
         transforms += share * moved / RUNS_BYTES_PER_CYCLE
@@ -204,7 +205,14 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     extra = max(0.0, weights * (1 - direct))
     rate = _cold_rate(weights * space.windows * knobs.parts, device)
     cold = max(0.0, extra / rate - product / 2)  # half overlaps with the first block's products
+    if device.cores > 1 and is_even(space.blocks, device.cores) and _shares_map(space):
+        cold *= device.cores  # each reads all of the weights
     return (busy * (transforms + again) + streams * cold) * 0.9
+
+
+def _shares_map(space: Space) -> bool:
+    weights = 4 * space.unit_weights * space.windows * space.knobs.parts
+    return shares_map(space.conv, weights)
 
 
 def _cold_rate(weights: float, device: Device) -> float:
@@ -377,5 +385,6 @@ def _output(
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over windows, parts and blocks of tiles; everything else is unrolled already."""
     loops = sch.get_loops(sch.get_sblock("tile"))
-    run_parallel(sch, loops, task.conv.macs, device, along=loops[-1:])
+    share = _shares_map(Space(task, knobs))
+    run_parallel(sch, loops, task.conv.macs, device, along=loops[-1:], share_map=share)
     return sch

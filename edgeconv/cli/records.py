@@ -175,13 +175,15 @@ def renew(into: Own = None, as_json: Json = False) -> None:
     folder = records.user_folder() if into is None else into
     if into is not None:
         _require([into])
-    count = dict(current=0, renewed=0, outdated=0)
+    count, faults = dict(current=0, renewed=0, outdated=0), []
     for path in records.files_in(folder):
         known, problem = lines.read_lines(path)
         if problem is not None:
             raise EdgeconvError(f"{path}: {problem}")
         changed = list(known)
-        for item in records.parse(path, known)[0]:
+        stored, wrong = records.parse(path, known)
+        faults += wrong
+        for item in stored:
             found = renewal.renewed(item.record)
             was_current = records.is_current(item.record)
             count["outdated" if found is None else "current" if was_current else "renewed"] += 1
@@ -194,6 +196,7 @@ def renew(into: Own = None, as_json: Json = False) -> None:
     else:
         text = ", ".join(f"{number:,} {name}" for name, number in count.items())
         out.line(f"{folder}: {text}")
+    _warn(faults)
 
 
 @app.command("prune")

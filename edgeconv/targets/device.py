@@ -62,7 +62,7 @@ class Device:
     @property
     def in_halves(self) -> bool:
         """Whether it runs its vectors in two halves, as Zen 4 does those of 512 bits."""
-        return self.memory_operands and self.load_ports == 1
+        return self.memory_operands and self.lanes == 16 and self.load_ports == 1
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 (there are few devices)
     def with_vectors_of(self, lanes: int) -> Device:

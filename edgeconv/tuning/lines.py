@@ -85,6 +85,8 @@ def rewrite(path: Path, keep: Sequence[bytes], known: Sequence[bytes]) -> None:
         now, problem = read_lines(path, held=True)
         if problem is not None:
             raise OSError(problem)
+        if now[: len(known)] != list(known):
+            raise OSError("another program has changed it meanwhile")
         lines = [*keep, *now[len(known) :]]
         if not lines:
             os.unlink(path)

@@ -2,7 +2,8 @@
 
 Records are bound to the sources of their schedule, and any change there makes all of its records
 void. Most changes don't touch most kernels. So a record also keeps a digest of its kernel's
-assembly; where a later version generates the same, what was measured still holds.
+assembly; where a later version generates the same, the time that was measured still holds. That
+of the default is of the version that measured: today's may be faster.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import hashlib
 
 import tvm
+from tvm.s_tir.schedule import ScheduleError
 
 from edgeconv import codegen
 from edgeconv.errors import BuildError
@@ -25,13 +27,13 @@ from edgeconv.workload import Task
 
 def kernel_digest(task: Task, device: Device, candidate: Candidate) -> str:
     """A short hash of the assembly of a candidate's kernels; empty where LLVM can't make it."""
-    functions = {
-        f"kernel{number}": codegen.with_pointer_parameters(step.build(), f"kernel{number}")
-        for number, step in enumerate(steps(task, device, candidate))
-    }
     try:
+        functions = {
+            f"kernel{number}": codegen.with_pointer_parameters(step.build(), f"kernel{number}")
+            for number, step in enumerate(steps(task, device, candidate))
+        }
         library = codegen.build(functions, device.tvm_target(device.cores))
-    except BuildError:
+    except (BuildError, ScheduleError):
         return ""
     code = without_debug(library.inspect_source("asm"))
     return hashlib.sha256(code.encode()).hexdigest()[: keys.DIGEST]
@@ -58,10 +60,15 @@ def renewed(record: Record) -> Record | None:
         return record if current else None
     if isinstance(record.of, TwoKernels) and not current:
         return None
-    device = records.device_of(record)
+    try:
+        device = records.device_of(record)
+    except records.RecordError:
+        return None
     if records.illegal(record, device) is not None:
         return None
     digest = kernel_digest(record.task, device, Candidate(record.family, record.knobs))
-    if not digest or (not current and digest != record.kernel):
+    if not digest:
+        return record if current else None
+    if not current and digest != record.kernel:
         return None
     return dataclasses.replace(record, kernel=digest, source=keys.source_hash(record.of))

@@ -4,6 +4,7 @@ rather than some of its channels, so that neighbouring layers exchange few pixel
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
@@ -15,11 +16,13 @@ from tvm import tirx
 from edgeconv.layout import Layout
 from edgeconv.runtime.buffers import aligned
 from edgeconv.schedules import FAMILIES, family
-from edgeconv.schedules.common import PARALLEL_MACS, ceil_div, is_even
-from edgeconv.schedules.traffic import shared_cycles, shares_map
-from edgeconv.workload import Conv2d, ConvTask
+from edgeconv.schedules.common import PARALLEL_MACS, ceil_div, is_even, parts_of
+from edgeconv.schedules.pairs import pair_family
+from edgeconv.schedules.traffic import bands_of_rows, shared_cycles, shares_map
+from edgeconv.workload import Conv2d, ConvTask, PairTask
 from tests.schedules.bounds import CheckedKernels, Checks, register
 from tests.schedules.kernels import UNTOUCHED, Kernels, device, unpack
+from tests.schedules.pairs import add
 from tests.schedules.test_families import RELU, layouts
 
 SHARED = {  # schedules of maps that are worth sharing
@@ -158,3 +161,64 @@ def test_even(units: int, cores: int, even: bool) -> None:
 def test_one_core_shares_nothing() -> None:
     assert shared_cycles(1000, device("host", 1)) == 0
     assert shared_cycles(1000, device("host", 2)) > 0
+
+
+@pytest.mark.parametrize("cores", [4, 6, 8, 15, 16])
+def test_no_part_lies_behind_the_end(cores: int) -> None:
+    """Heights that fall into fewer parts than there are cores."""
+    cpu = device("host", cores)
+    kernels = CheckedKernels(cpu)
+    for height in (10, 14, 15, 28, 30):
+        conv = Conv2d(1, 64, height, 30, 64, (3, 3), padding=(1, 1, 1, 1), groups=64)
+        task = ConvTask(conv, Layout(cpu.lanes, conv.padding), Layout(cpu.lanes), True, None, RELU)
+        row = family("depthwise_blocks")
+        kernels.add(row, task, max(row.candidates(task, cpu), key=lambda knobs: knobs.parts))
+    kernels.check()
+
+
+@pytest.mark.parametrize("cores", [4, 6, 8])
+def test_pairs_divide_rows(cores: int) -> None:
+    """Whatever the number of segments, each row is some core's."""
+    cpu, row = device("host", cores), pair_family("pointwise_depthwise")
+    kernels = CheckedKernels(cpu)
+    for height in (8, 9, 10, 14):
+        layout = Layout(cpu.lanes)
+        first = ConvTask(Conv2d(1, 32, height, 14, 64, (1, 1)), layout, layout, True, None, RELU)
+        second = Conv2d(1, 64, height, 14, 64, (3, 3), padding=(1, 1, 1, 1), groups=64)
+        task = PairTask(first, ConvTask(second, layout, layout))
+        assert row.supports(task, cpu) is None
+        settings = [row.default_knobs(task, cpu), *row.promising(task, cpu)]
+        found = {knobs.segments: knobs for knobs in settings}
+        assert max(found) > 1
+        for knobs in found.values():
+            add(kernels, row, task, knobs)
+    kernels.check()
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4])
+@pytest.mark.parametrize("name", ["lane_groups", "grouped_spatial_pack"])
+def test_bands_of_groups(name: str, cores: int) -> None:
+    """Pixels of all channels that leave a small cache; numbers of rows that bands don't divide."""
+    cpu = dataclasses.replace(device("host", cores), l2_kib=32)
+    row, kernels = family(name), Kernels(cpu)
+    for height, width, group in ((13, 20, 3), (19, 9, 5), (23, 20, 3)):
+        channels = group * 15
+        conv = Conv2d(1, channels, height, width, channels, (3, 3), (1, 1), (1, 1, 1, 1), groups=15)
+        task = ConvTask(conv, Layout(channels, conv.padding), Layout(channels), True, None, RELU)
+        found = [knobs for knobs in row.candidates(task, cpu) if knobs.bands > 1]
+        assert found
+        for knobs in found[:: ceil_div(len(found), 3)]:
+            kernels.add(row, task, knobs)
+    kernels.check()
+
+
+def test_bands_of_a_single_row() -> None:
+    """Grouped pointwise convolutions count their tiles along it."""
+    cpu = dataclasses.replace(device("host"), l2_kib=1024)
+    conv = Conv2d(1, 256, 1, 112 * 112, 256, (1, 1), groups=8)
+    assert bands_of_rows(conv, 100, cpu) > 1
+    assert bands_of_rows(conv, 100, dataclasses.replace(cpu, l2_kib=1 << 20)) == 1
+
+
+def test_parts() -> None:
+    assert [parts_of(14, n) for n in (1, 2, 4, 8, 14, 20)] == [1, 2, 4, 7, 14, 14]

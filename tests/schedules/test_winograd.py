@@ -12,6 +12,7 @@ from edgeconv import strategy
 from edgeconv.errors import EdgeconvError
 from edgeconv.layout import Layout
 from edgeconv.schedules import family, winograd, winograd_transforms
+from edgeconv.schedules.winograd_space import Knobs, Space
 from edgeconv.targets import Device, load
 from edgeconv.workload import Conv2d, ConvTask
 from tests.e2e.models import ModelMaker, assert_close, convolution, expected
@@ -212,3 +213,14 @@ def test_unknown_numerics() -> None:
     model = maker.model(maker.conv(maker.input("x", 1, 4, 5, 5), 4, 4, (3, 3)))
     with pytest.raises(EdgeconvError, match="'fast' or 'exact'"):
         edgeconv.compile(model, numerics="sloppy")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("groups", [5, 7, 57])
+def test_the_last_window_does_not_widen_the_others(groups: int) -> None:
+    """Groups of half a vector, an odd number of them: the last stands alone in its vector."""
+    layout, channels = Layout(16), 8 * groups
+    conv = Conv2d(1, channels, 12, 12, channels, (3, 3), groups=groups)
+    task = ConvTask(conv, layout, layout)
+    space = Space(task, Knobs(16, 4, 2, 1, 9, 9, 1))
+    assert space.in_vectors == 1
+    assert [space.in_base(w) for w in range(space.windows)] == list(range(0, channels, 16))

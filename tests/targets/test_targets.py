@@ -257,3 +257,17 @@ def test_native_is_decided_by_features_not_names(monkeypatch: pytest.MonkeyPatch
     assert not targets.load("x86-avx512").is_native
     assert targets.load("x86-avx2").is_native
     assert not targets.load("raspberry-pi-4").is_native
+
+
+def test_vectors_in_halves() -> None:
+    """Zen 4 starts one 512-bit vector a cycle, or two of half the length."""
+    whole = dataclasses.replace(targets.load("x86-avx512"), fma_ports=1, load_ports=1)
+    assert whole.in_halves
+    half = whole.with_vectors_of(8)
+    assert (half.fma_ports, half.load_ports, half.in_halves) == (2, 2, False)
+    assert whole.with_vectors_of(16) is whole
+    assert not targets.load("x86-avx512").in_halves
+    one_port = dataclasses.replace(
+        targets.load("x86-sse4"), load_ports=1
+    )  # a small core, no halves
+    assert one_port.with_vectors_of(2) is one_port

@@ -9,7 +9,7 @@ import pytest
 from edgeconv.tuning import keys, records, renewal
 from edgeconv.tuning.candidates import Candidate
 from edgeconv.tuning.families import SCHEDULES, TWO_KERNELS, NoKnobs
-from edgeconv.tuning.record import Record, from_line
+from edgeconv.tuning.record import Record, from_line, knobs_from_json
 from edgeconv.workload import PairTask
 from tests.tuning.making import device, record, record_of, task
 
@@ -69,3 +69,16 @@ def test_two_kernels_hold_for_the_sources_of_all_pairs() -> None:
     pair = PairTask(first, task(groups=16))
     made = record_of(pair, device(), TWO_KERNELS, NoKnobs(), source=OLD, kernel="f" * 16)
     assert renewal.renewed(made) is None
+
+
+def test_knobs_that_came_later_have_defaults() -> None:
+    """A line of before depthwise kernels had parts is still a record."""
+    values = {"lanes": 16, "rows": 1, "columns": 7, "unroll_kw": True}
+    assert knobs_from_json("depthwise_blocks", values).parts == 1
+    with pytest.raises(ValueError, match="unknown or missing: rows"):
+        knobs_from_json("depthwise_blocks", {k: v for k, v in values.items() if k != "rows"})
+
+
+def test_profiles_of_no_device_do_not_renew(known: Record) -> None:
+    foreign = dataclasses.replace(known, source=OLD, profile={**known.profile, "sockets": 2})
+    assert renewal.renewed(foreign) is None
