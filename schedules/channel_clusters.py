@@ -341,5 +341,7 @@ class _Kernel:
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over tiles of rows; the body is written as it is to run."""
     n, oc, oh, ow = sch.get_loops(sch.get_sblock("tile"))
-    run_parallel(sch, (n, oc, oh), task.conv.macs, device, along=(oh, ow), share_map=shares_map(task.conv))
+    run_parallel(
+        sch, (n, oc, oh), task.conv.macs, device, along=(oh, ow), share_map=shares_map(task.conv)
+    )
     return sch

@@ -77,9 +77,7 @@ class Space:
         self.in_vectors = ceil_div(self.run_in, self.in_lanes)
         if not self.nhwc:
             starts = [self.in_start(w) for w in range(self.windows)]
-            ends = [
-                ceil_div(min(s + self.run_in, conv.in_channels), self.in_lanes) for s in starts
-            ]
+            ends = [ceil_div(min(s + self.run_in, conv.in_channels), self.in_lanes) for s in starts]
             spans = [e - s // self.in_lanes for s, e in zip(starts, ends, strict=True)]
             self.in_vectors = max(spans)
         self.width = self.in_vectors * self.in_lanes
