@@ -77,9 +77,9 @@ def check_random(cores: int, seed: int, count: int) -> None:
     kernels.check()
 
 
-@pytest.mark.parametrize("cores", [2, 3, 4])
+@pytest.mark.parametrize("cores", [2, 3])
 def test_random_layers(cores: int) -> None:
-    check_random(cores, seed=cores, count=2)
+    check_random(cores, seed=cores, count=1)
 
 
 @pytest.mark.slow
@@ -176,12 +176,12 @@ def test_no_part_lies_behind_the_end(cores: int) -> None:
     kernels.check()
 
 
-@pytest.mark.parametrize("cores", [4, 6, 8])
+@pytest.mark.parametrize("cores", [4, 8])
 def test_pairs_divide_rows(cores: int) -> None:
     """Whatever the number of segments, each row is some core's."""
     cpu, row = device("host", cores), pair_family("pointwise_depthwise")
     kernels = CheckedKernels(cpu)
-    for height in (8, 9, 10, 14):
+    for height in (9, 14):
         layout = Layout(cpu.lanes)
         first = ConvTask(Conv2d(1, 32, height, 14, 64, (1, 1)), layout, layout, True, None, RELU)
         second = Conv2d(1, 64, height, 14, 64, (3, 3), padding=(1, 1, 1, 1), groups=64)
@@ -195,19 +195,19 @@ def test_pairs_divide_rows(cores: int) -> None:
     kernels.check()
 
 
-@pytest.mark.parametrize("cores", [1, 2, 4])
+@pytest.mark.parametrize("cores", [1, 2])
 @pytest.mark.parametrize("name", ["lane_groups", "grouped_spatial_pack"])
 def test_bands_of_groups(name: str, cores: int) -> None:
     """Pixels of all channels that leave a small cache; numbers of rows that bands don't divide."""
     cpu = dataclasses.replace(device("host", cores), l2_kib=32)
     row, kernels = family(name), Kernels(cpu)
-    for height, width, group in ((13, 20, 3), (19, 9, 5), (23, 20, 3)):
+    for height, width, group in ((13, 20, 3), (19, 9, 5)):
         channels = group * 15
         conv = Conv2d(1, channels, height, width, channels, (3, 3), (1, 1), (1, 1, 1, 1), groups=15)
         task = ConvTask(conv, Layout(channels, conv.padding), Layout(channels), True, None, RELU)
         found = [knobs for knobs in row.candidates(task, cpu) if knobs.bands > 1]
         assert found
-        for knobs in found[:: ceil_div(len(found), 3)]:
+        for knobs in found[:: ceil_div(len(found), 2)]:
             kernels.add(row, task, knobs)
     kernels.check()
 
