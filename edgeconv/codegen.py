@@ -151,8 +151,10 @@ def _pipeline() -> tuple[Any, Any, Any]:
 tirx.register_tir_pipeline("edgeconv", _pipeline)
 
 
-def build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> Any:
-    """Machine code for all functions.
+def build(
+    functions: dict[str, tirx.PrimFunc], target: tvm.target.Target, pipeline: str = "edgeconv"
+) -> Any:
+    """Machine code for all functions, lowered by one of TVM's registered pipelines.
 
     Raises:
         BuildError: TVM or LLVM refused a kernel.
@@ -161,7 +163,7 @@ def build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> Any
         {tvm.ir.GlobalVar(n): f.with_attr("global_symbol", n) for n, f in functions.items()}
     )
     try:
-        return tvm.tirx.build(module, target=target, pipeline="edgeconv")
+        return tvm.tirx.build(module, target=target, pipeline=pipeline)
     except Exception as error:
         lines = str(error).strip().splitlines()
         reason = lines[-1] if lines else type(error).__name__

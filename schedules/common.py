@@ -72,8 +72,8 @@ def run_parallel(
     *,
     along: Sequence[Any] = (),
     share_map: bool = True,
-) -> None:
-    """Fuse the loops, and spread them over the cores if `work` is at least `least`.
+) -> Any:
+    """Fuse the loops, and spread them over the cores if `work` is at least `least`; the fused loop.
 
     Args:
         along: neighbouring loops that run through the pixels of the map, outer ones first; those
@@ -83,16 +83,16 @@ def run_parallel(
             read is expensive to write again. Images, the first of the loops, go before.
     """
     if device.cores == 1 or work < least:
-        sch.fuse(*loops)
-        return
-    images = is_even(_extent(sch, loops[:1]), device.cores)
+        return sch.fuse(*loops)
+    images = is_even(extent_of(sch, loops[:1]), device.cores)
     spread = _parts_first(sch, loops, along, device.cores) if share_map and not images else None
     if spread is None:  # more of them if those are few
-        even = is_even(_extent(sch, loops), device.cores)
+        even = is_even(extent_of(sch, loops), device.cores)
         spread = [*loops, *([] if even else _without(along, loops))]
     outer = sch.fuse(*spread)
-    if _extent(sch, [outer]) > 1:
+    if extent_of(sch, [outer]) > 1:
         sch.parallel(outer)
+    return outer
 
 
 def _parts_first(
@@ -101,7 +101,7 @@ def _parts_first(
     """The loops, that over even parts of the map before the others; None if none are even."""
     for count in range(1, len(along) + 1):
         taken = along[:count]
-        pixels = _extent(sch, taken)
+        pixels = extent_of(sch, taken)
         if is_even(pixels, cores):
             others = _without(loops, along)
             core, _ = sch.split(sch.fuse(*taken), [None, ceil_div(pixels, cores)])
@@ -110,7 +110,8 @@ def _parts_first(
     return None
 
 
-def _extent(sch: Schedule, loops: Sequence[Any]) -> int:
+def extent_of(sch: Schedule, loops: Sequence[Any]) -> int:
+    """How often what the loops hold runs."""
     return math.prod(int(sch.get(loop).extent) for loop in loops)
 
 

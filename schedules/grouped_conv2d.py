@@ -249,8 +249,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
 def tile_cycles(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one register tile."""
     conv, space = task.conv, Space(task, knobs)
-    instructions = NARROWED if device.in_halves and 2 * knobs.lanes <= device.lanes else 1.0
-    device = device.with_vectors_of(knobs.lanes)
+    in_halves, device = device.in_halves, device.with_vectors_of(knobs.lanes)
     pixels = knobs.rows * knobs.columns
     steps = space.window * conv.tap_rows * conv.kernel_size[1] * rows_met(conv, knobs.rows)
     share = columns_met(conv, knobs.columns, knobs.unroll_kw)
@@ -258,7 +257,7 @@ def tile_cycles(task: ConvTask, knobs: Knobs, device: Device) -> float:
     weights = steps * knobs.vectors * knobs.lanes * 4
     fmas = pixels * share * knobs.vectors
     step = max(fmas / device.fma_ports, loads, FMA_LATENCY)
-    cycles = steps * step * instructions
+    cycles = steps * step * (NARROWED if in_halves and not device.in_halves else 1)
     if weights > device.l1d_kib * 1024 // 2:
         cycles = max(cycles, weights / L2_BYTES_PER_CYCLE)
     if device.memory_operands and knobs.unroll_kw and conv.kernel_size[1] > 1:

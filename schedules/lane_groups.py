@@ -25,7 +25,6 @@ neighbour, and where p·KPG is less than the lanes the vector is stored in part.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,6 +124,9 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     r, s, registers = conv.tap_rows, conv.kernel_size[1], device.vector_registers
     for lanes in _widths(task, device):
         for rows in range(1, min(6, conv.out_height) + 1):
+            cuts = {1}
+            if by_pixels(task.data, device):
+                cuts.add(bands_of_rows(conv, ceil_div(conv.out_height, rows), device))
             for columns in range(1, conv.out_width + 1):
                 tile = rows * columns
                 if tile + _operand_registers(conv, device, rows, columns) > registers:
@@ -132,11 +134,8 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                 fmas = tile * s * conv.in_channels_per_group
                 # unrolled, LLVM would load all rows ahead
                 whole = fmas * r <= MAX_UNROLLED_FMAS // 2 and device.memory_operands
-                knobs = Knobs(lanes, rows, columns, whole, fmas <= MAX_UNROLLED_FMAS)
-                yield knobs
-                bands = bands_of_rows(conv, ceil_div(conv.out_height, rows), device)
-                if bands > 1 and by_pixels(task.data, device):
-                    yield dataclasses.replace(knobs, bands=bands)
+                for bands in sorted(cuts):
+                    yield Knobs(lanes, rows, columns, whole, fmas <= MAX_UNROLLED_FMAS, bands)
 
 
 def _operand_registers(conv: Conv2d, device: Device, rows: int, columns: int) -> int:

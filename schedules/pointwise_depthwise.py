@@ -189,9 +189,8 @@ def estimate(task: PairTask, knobs: Knobs, device: Device) -> float:
     units = conv.batch * knobs.segments * Space(task, knobs).channel_tiles
     busy = ceil_div(units, cores) * cores / units
     cycles = busy * sum(parts(task, knobs, device))
-    if (
-        conv.batch * knobs.segments % cores
-    ):  # each core reads the whole map, and writes some of the channels
+    # cores that share channels read the whole map, and write a part of every row
+    if conv.batch * knobs.segments % cores:
         out = math.prod(conv.output_shape) * 4
         cycles += shared_cycles(conv.batch * map_bytes(task.first.conv) + out // 2, device)
     return cycles

@@ -16,7 +16,7 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import Schedule
 
-from edgeconv.schedules.common import run_parallel
+from edgeconv.schedules.common import extent_of, run_parallel
 from edgeconv.targets import Device
 
 NARROWEST = 4  # lanes that a sum is cut into
@@ -102,23 +102,11 @@ def _schedule_stage(sch: Schedule, block: Any, device: Device) -> None:
         _schedule_sum(sch, block, spatial, reduce, device)
 
 
-def _parallel(sch: Schedule, loops: list[Any], work: int, device: Device) -> Any:
-    """Fuse the loops; run them in parallel if there is enough to do."""
-    fused = sch.fuse(*loops) if len(loops) > 1 else loops[0]
-    if device.cores > 1 and work >= PARALLEL_WORK and _extent(sch, fused) > 1:
-        sch.parallel(fused)
-    return fused
-
-
-def _work(sch: Schedule, loops: list[Any]) -> int:
-    return math.prod(_extent(sch, loop) for loop in loops)
-
-
 def _schedule_map(sch: Schedule, loops: list[Any], device: Device) -> None:
     """Elementwise and gathering stages: outer axes in parallel, the innermost left to the
     vectoriser.
     """
-    work = _work(sch, loops)
+    work = extent_of(sch, loops)
     *outer, inner = loops
     while outer and _extent(sch, inner) == 1:  # the lane axis of NCHW: the vectoriser wants rows
         inner = outer.pop()
@@ -135,7 +123,7 @@ def _schedule_sum(
     sch: Schedule, block: Any, spatial: list[Any], reduce: list[Any], device: Device
 ) -> None:
     """Reductions: a register of partial results runs over the reduction axes."""
-    work = _work(sch, spatial) * _work(sch, reduce)
+    work = extent_of(sch, spatial) * extent_of(sch, reduce)
     lanes = device.lanes
     inner = _extent(sch, spatial[-1]) if spatial else 1
     if inner >= 4:  # partial results of neighbouring outputs fill vectors
@@ -148,7 +136,7 @@ def _schedule_sum(
         if width > 1:
             sch.vectorize(last)
         if outer:
-            _parallel(sch, outer, work, device)
+            run_parallel(sch, outer, work, device, PARALLEL_WORK)
         first = sch.get_loops(block)[1 if outer else 0]
         sch.decompose_reduction(block, first)
         return
@@ -156,7 +144,7 @@ def _schedule_sum(
         sch.decompose_reduction(block, reduce[0])
         return
     sch.reorder(*spatial, *reduce)
-    fused = _parallel(sch, spatial, work, device)
+    fused = run_parallel(sch, spatial, work, device, PARALLEL_WORK)
     depth = _extent(sch, reduce[-1])
     width = math.gcd(depth, lanes)
     if width >= NARROWEST and depth >= 2 * width:

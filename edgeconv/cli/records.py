@@ -172,9 +172,7 @@ def renew(into: Own = None, as_json: Json = False) -> None:
     """
     from edgeconv.tuning import lines, records, renewal
 
-    folder = records.user_folder() if into is None else into
-    if into is not None:
-        _require([into])
+    folder = _own(into)
     count, faults = dict(current=0, renewed=0, outdated=0), []
     for path in records.files_in(folder):
         known, problem = lines.read_lines(path)
@@ -206,9 +204,7 @@ def prune(into: Own = None, as_json: Json = False) -> None:
     from edgeconv.tuning import lines, records
     from edgeconv.tuning.families import SCHEDULES
 
-    folder = records.user_folder() if into is None else into
-    if into is not None:
-        _require([into])
+    folder = _own(into)
     if folder.exists() and not folder.is_dir():
         raise EdgeconvError(f"{folder} is not a folder")
     contents = {}
@@ -244,6 +240,16 @@ def _read(places: list[Path] | None) -> tuple[list[Stored], list[Fault]]:
             stored += found
             faults += wrong
     return stored, faults
+
+
+def _own(into: Path | None) -> Path:
+    """The folder that is named, which has to be there, or the user's, which need not."""
+    from edgeconv.tuning import records
+
+    if into is None:
+        return records.user_folder()
+    _require([into])
+    return into
 
 
 def _rewrite(path: Path, keep: list[bytes], known: list[bytes]) -> None:

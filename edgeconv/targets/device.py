@@ -62,18 +62,15 @@ class Device:
     @property
     def in_halves(self) -> bool:
         """Whether it runs its vectors in two halves, as Zen 4 does those of 512 bits."""
-        return self.memory_operands and self.lanes == 16 and self.load_ports == 1
+        return self.lanes == 16 and self.load_ports == 1 and self.memory_operands
 
-    @functools.lru_cache(maxsize=64)  # noqa: B019 (there are few devices)
     def with_vectors_of(self, lanes: int) -> Device:
         """The device for kernels whose vectors have so many lanes: where it runs its own in two
         halves, it starts twice as many of half the length.
         """
         if not self.in_halves or 2 * lanes > self.lanes:
             return self
-        return dataclasses.replace(
-            self, fma_ports=2 * self.fma_ports, load_ports=2 * self.load_ports
-        )
+        return _with_twice_the_ports(self)
 
     def load_cycles(self, vectors: float, elements: float) -> float:
         """Cycles in which one core loads so many vectors, and so many elements that are broadcast:
@@ -113,3 +110,9 @@ class Device:
         if not self.memory_operands:
             attributes["cl-opt"] = [llvm.UNROLL_LITTLE]
         return tvm.target.Target(attributes)
+
+
+@functools.lru_cache(maxsize=16)
+def _with_twice_the_ports(device: Device) -> Device:
+    ports = (2 * device.fma_ports, 2 * device.load_ports)
+    return dataclasses.replace(device, fma_ports=ports[0], load_ports=ports[1])

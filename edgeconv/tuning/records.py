@@ -156,7 +156,7 @@ class Records:
     ) -> Tuned[FamilyT] | None:
         """What the record says, if its schedule is of that kind."""
         record = self.record(task, device, exact)
-        family = None if record is None else SCHEDULES[record.family]
+        family = None if record is None else record.of
         if record is None or not isinstance(family, kind):
             return None
         return Tuned(family, record.knobs, f"tuned: {record.summary}")
@@ -221,7 +221,7 @@ class Records:
 def _answers(record: Record, exact: bool) -> bool:
     """A search among all families answers for exact numerics too if an exact family won it."""
     if exact:
-        return record.numerics == "exact" or SCHEDULES[record.family].exact
+        return record.numerics == "exact" or record.of.exact
     return record.numerics == "fast"
 
 

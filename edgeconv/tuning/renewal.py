@@ -56,9 +56,10 @@ def renewed(record: Record) -> Record | None:
     versions: what was slower than those may have become faster.
     """
     current = records.is_current(record)
-    if record.tvm != tvm.__version__ or (current and record.kernel):
-        return record if current else None
-    if isinstance(record.of, TwoKernels) and not current:
+    if current and record.kernel:
+        return record
+    known = record.kernel and record.tvm == tvm.__version__
+    if not current and (not known or isinstance(record.of, TwoKernels)):
         return None
     try:
         device = records.device_of(record)
@@ -67,8 +68,8 @@ def renewed(record: Record) -> Record | None:
     if records.illegal(record, device) is not None:
         return None
     digest = kernel_digest(record.task, device, Candidate(record.family, record.knobs))
-    if not digest:
-        return record if current else None
-    if not current and digest != record.kernel:
+    if current:
+        return dataclasses.replace(record, kernel=digest)
+    if digest != record.kernel:
         return None
-    return dataclasses.replace(record, kernel=digest, source=keys.source_hash(record.of))
+    return dataclasses.replace(record, source=keys.source_hash(record.of))

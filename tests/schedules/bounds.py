@@ -30,18 +30,10 @@ class CheckedKernels(Kernels):
 
     def main(self) -> Any:
         """As `Kernels.main`, compiled with checks."""
-        build = functools.partial(_build, pipeline=self.pipeline)
+        build = functools.partial(codegen.build, pipeline=self.pipeline)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(codegen, "build", build)
             return super().main()
-
-
-def _build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target, pipeline: str) -> Any:
-    """As `codegen.build`, in another pipeline."""
-    module = tvm.IRModule(
-        {tvm.ir.GlobalVar(n): f.with_attr("global_symbol", n) for n, f in functions.items()}
-    )
-    return tvm.tirx.build(module, target=target, pipeline=pipeline)
 
 
 Access = tuple[Any, list[Any]]  # a load or store, and what must hold for it to happen

@@ -23,7 +23,7 @@ from edgeconv.workload import Conv2d, ConvTask, PairTask
 from tests.schedules.bounds import CheckedKernels, Checks, register
 from tests.schedules.kernels import UNTOUCHED, Kernels, device, unpack
 from tests.schedules.pairs import add
-from tests.schedules.test_families import RELU, layouts
+from tests.schedules.test_families import RELU, add_in_bands, layouts
 
 SHARED = {  # schedules of maps that are worth sharing
     "pointwise": ("grouped_spatial_pack", Conv2d(1, 32, 15, 14, 48, (1, 1))),
@@ -205,10 +205,7 @@ def test_bands_of_groups(name: str, cores: int) -> None:
         channels = group * 15
         conv = Conv2d(1, channels, height, width, channels, (3, 3), (1, 1), (1, 1, 1, 1), groups=15)
         task = ConvTask(conv, Layout(channels, conv.padding), Layout(channels), True, None, RELU)
-        found = [knobs for knobs in row.candidates(task, cpu) if knobs.bands > 1]
-        assert found
-        for knobs in found[:: ceil_div(len(found), 2)]:
-            kernels.add(row, task, knobs)
+        add_in_bands(kernels, row, task)
     kernels.check()
 
 

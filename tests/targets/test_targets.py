@@ -267,7 +267,6 @@ def test_vectors_in_halves() -> None:
     assert (half.fma_ports, half.load_ports, half.in_halves) == (2, 2, False)
     assert whole.with_vectors_of(16) is whole
     assert not targets.load("x86-avx512").in_halves
-    one_port = dataclasses.replace(
-        targets.load("x86-sse4"), load_ports=1
-    )  # a small core, no halves
+    # a small core, no halves
+    one_port = dataclasses.replace(targets.load("x86-sse4"), load_ports=1)
     assert one_port.with_vectors_of(2) is one_port
