@@ -60,6 +60,7 @@ from edgeconv.schedules.grouped_kernel import add_all
 from edgeconv.schedules.padding import columns_met, rows_met
 from edgeconv.schedules.traffic import (
     BAND_SHARE,
+    PAGE,
     bands_of_rows,
     by_pixels,
     leaves_l2,
@@ -74,8 +75,7 @@ from edgeconv.workload import Conv2d, ConvTask
 EXPOSED_READS = 0.5  # of the cycles of reading a map again; the others are hidden
 MOST_UNSPILT = 20  # accumulators; LLVM also keeps pixels and weights that several taps share
 SPILLS = 0.05  # of a tile's time, for every accumulator beyond
-PAGE = 4096  # bytes; of planes so far apart, the same pixels share one set of the L1 cache
-WAYS = 8  # and few of them stay there
+WAYS = 8  # of an L1 cache; more planes a multiple of a page apart don't stay there
 ALIASED = 1.2
 FETCH_CYCLES = 600  # from memory, at most
 FARTHEST = 3  # tiles ahead; shorter tiles have no time for it

@@ -37,7 +37,6 @@ from edgeconv.clusters import Tile
 from edgeconv.layout import Layout
 from edgeconv.schedules import cluster_tables, emit
 from edgeconv.schedules.common import (
-    CACHE_LINE,
     FMA_LATENCY,
     L2_BYTES_PER_CYCLE,
     Mismatch,
@@ -45,6 +44,7 @@ from edgeconv.schedules.common import (
     is_partial,
     run_parallel,
 )
+from edgeconv.schedules.traffic import PAGE, planes_collide
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 
@@ -52,7 +52,6 @@ NCHW = Layout(1)
 HEADER = 2  # numbers of a tile before its output channels: where its weights start, their inputs
 TILE_CYCLES = 14  # of a register tile, beside its products and stores
 STEP_CYCLES = 1.0  # of an input channel, beside its products: the table, the loop
-WAYS = 8  # of a first-level cache; 8 to 12 on current cores
 
 
 @dataclass(frozen=True)
@@ -118,24 +117,16 @@ def _tile_cycles(space: Space, vectors: int, device: Device) -> float:
         device.load_cycles(vectors, channels + 1),
         FMA_LATENCY,
     )
-    line = vectors * lanes * 4
-    data = space.conv.in_channels * line  # of this pixel tile, read once from behind L1
-    if not space.knobs.panel and _aliases(space, vectors, device):
+    line, planes = vectors * lanes * 4, space.conv.in_channels
+    data = planes * line  # of this pixel tile, read once from behind L1
+    in_l1 = (PAGE, device.l1d_kib * 1024 // PAGE)
+    if not space.knobs.panel and planes_collide(planes, space.pixels * 4, line, in_l1):
         step = max(step, line / L2_BYTES_PER_CYCLE)
     if data > device.l1d_kib * 1024 // 2:
         step = max(step, line / L2_BYTES_PER_CYCLE)
     copies = (3 if space.knobs.panel else 1) * data / L2_BYTES_PER_CYCLE
     tiles = len(space.tiles) * (TILE_CYCLES + 3 * vectors * channels)
     return copies + inputs * (step + STEP_CYCLES) + tiles
-
-
-def _aliases(space: Space, vectors: int, device: Device) -> bool:
-    """Whether the lines that a pixel tile reads from all planes compete for too few sets of L1."""
-    sets = device.l1d_kib * 1024 // CACHE_LINE // WAYS
-    lines = vectors * space.knobs.lanes * 4 // CACHE_LINE + 1
-    step = space.pixels * 4 / CACHE_LINE
-    places = {int(c * step) % sets for c in range(min(space.conv.in_channels, sets))}
-    return space.conv.in_channels * lines > min(sets, len(places) * lines) * WAYS
 
 
 class Space:

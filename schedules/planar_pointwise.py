@@ -29,7 +29,6 @@ Layouts: data and out NCHW without halo; weights see `pack_weights`.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,7 +55,7 @@ from edgeconv.schedules.common import (
     tile_start,
 )
 from edgeconv.schedules.pixel_skips import every_second
-from edgeconv.schedules.traffic import leaves_l2
+from edgeconv.schedules.traffic import PAGE, leaves_l2, planes_collide
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
@@ -65,7 +64,6 @@ L3_BYTES_PER_CYCLE = 60  # of weights that all pixels of a tile share: nearly hi
 PANEL_BYTES_PER_CYCLE = 24  # that are copied
 PLANES_BYTES_PER_CYCLE = 10  # out of L2, a few from each plane
 DIRECT_BYTES_PER_CYCLE = 96  # that the first of the products bring into the L1 cache instead
-PAGE = 4096  # bytes; of planes so far apart, the same pixels share one set of the L1 cache
 L2_WAYS = 16
 COLLISIONS = 1.05  # times as long where lines that share a set are not found before they are needed
 MAP_BYTES_PER_CYCLE = 16  # from behind L2, prefetched
@@ -191,11 +189,13 @@ def _tile_cycles(task: ConvTask, knobs: Knobs, vectors: int, runs: int, device: 
     panel, l1, l2 = depth * pixels * 4, device.l1d_kib * 1024, device.l2_kib * 1024
     loads = device.load_cycles(vectors, channels)
     step = max(vectors * channels / device.fma_ports, loads, FMA_LATENCY)
-    crowded = not knobs.copied and _collide(conv, pixels, PAGE, l1 // PAGE)
+    plane = conv.height * conv.width * 4
+    crowded = not knobs.copied and planes_collide(depth, plane, pixels * 4, (PAGE, l1 // PAGE))
     if crowded or panel > l1 // 2:
         rate = L2_BYTES_PER_CYCLE if knobs.copied else PLANES_BYTES_PER_CYCLE
         step = max(step, vectors * knobs.lanes * 4 / rate)
-    if crowded and (not device.memory_operands or _collide(conv, pixels, l2 // L2_WAYS, L2_WAYS)):
+    in_l2 = (l2 // L2_WAYS, L2_WAYS)
+    if crowded and (not device.memory_operands or planes_collide(depth, plane, pixels * 4, in_l2)):
         step *= COLLISIONS
     copies = 0.0
     if not knobs.rows:
@@ -206,17 +206,6 @@ def _tile_cycles(task: ConvTask, knobs: Knobs, vectors: int, runs: int, device: 
     accumulators = vectors * channels
     ends = 12 + ENDS * accumulators + LONG_END * max(0, accumulators - SHORT_ENDS)
     return copies + tiles * (depth * step + ends)
-
-
-@functools.cache
-def _collide(conv: Conv2d, pixels: int, period: int, ways: int) -> bool:
-    """Whether a tile's pixels of all planes of a group overfill a set of a cache, where addresses
-    `period` bytes apart share one of so many ways.
-    """
-    planes = np.arange(conv.in_channels_per_group) * (conv.height * conv.width * 4)
-    lines = planes[:, None] // CACHE_LINE + np.arange(ceil_div(pixels * 4, CACHE_LINE))
-    in_each = np.bincount((lines % (period // CACHE_LINE)).ravel())
-    return int(in_each.max()) > ways
 
 
 class Space:

@@ -30,9 +30,9 @@ from edgeconv.layout import PLAIN, Layout
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import PARALLEL_ELEMENTS, ceil_div, run_parallel, tile_start
 from edgeconv.schedules.tensor_expr import Tensor, TensorTask, parameter
+from edgeconv.schedules.traffic import PAGE
 from edgeconv.targets import Device
 
-PAGE = 4096  # bytes; what lies a multiple apart shares a set of the L1 cache
 NEARBY = 128  # bytes over which the same pixels of all planes spread, modulo a page
 STRIP = 8  # vectors of pixels that go to one plane after the other
 HELD = 1 / 3  # of the last cache; larger maps are at least partly in memory

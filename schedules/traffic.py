@@ -7,13 +7,17 @@ bytes a cycle out of the third-level cache, 22 to 25 out of the second, read and
 
 from __future__ import annotations
 
+import functools
 import math
 
+import numpy as np
+
 from edgeconv.layout import Layout
-from edgeconv.schedules.common import ceil_div, parts_of
+from edgeconv.schedules.common import CACHE_LINE, ceil_div, parts_of
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
+PAGE = 4096  # bytes; what lies a multiple apart shares a set of the L1 cache
 L2_RATE = 24.0  # bytes a cycle of one core
 READ_RATE = 40.0  # out of the second-level cache, nothing written
 L3_RATE = 19.0
@@ -91,6 +95,20 @@ def scattered_cycles(task: ConvTask, bands: int, device: Device) -> float:
         return 0.0
     moved = map_bytes(conv) + 4 * math.prod(conv.output_shape[1:])
     return SCATTERED_CYCLES * conv.batch * moved
+
+
+@functools.cache
+def planes_collide(planes: int, plane: int, read: int, cache: tuple[int, int]) -> bool:
+    """Whether `read` bytes of each of `planes` planes of `plane` bytes overfill a set of a cache.
+
+    Args:
+        cache: its ways, and before them how many bytes apart addresses share a set.
+    """
+    period, ways = cache
+    starts = np.arange(planes) * plane // CACHE_LINE
+    lines = starts[:, None] + np.arange(ceil_div(read, CACHE_LINE))
+    in_each = np.bincount((lines % (period // CACHE_LINE)).ravel())
+    return int(in_each.max()) > ways
 
 
 def streaming_cycles(size: int, device: Device) -> float:

@@ -28,6 +28,7 @@ but never multiplied. Weights see `pack_weights`.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -67,6 +68,7 @@ NARROWEST = 4  # groups in a vector
 LEAST_STRIDED_TAPS = 3  # of a component: a 3x3 kernel of stride 2 gains nothing
 WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16)  # groups of a window, where they straddle blocks
 BLOCK_TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64)
+NARROWED = 1.12  # vectors half as long, on a core that runs whole ones in halves: 0.9 to 1.25
 LINE = 16  # float32 of a cache line
 PREFETCH = 8192  # bytes ahead; hardware prefetchers stop at pages, and weights are cold
 L1_FILL_BYTES_PER_CYCLE, L3_BYTES_PER_CYCLE = 64, 16  # of one core
@@ -116,10 +118,19 @@ def _lanes(channels: int, layout: Layout, device: Device) -> int:
     return lanes
 
 
-def _windows(task: ConvTask, device: Device) -> list[int]:
+def _widths(task: ConvTask, device: Device) -> list[int]:
+    """Lanes vectors of output channels may have: most that layouts allow; half of them as well
+    where groups end within vectors, and two short ones cost no more than a long one.
+    """
+    conv, lanes = task.conv, _lanes(task.conv.out_channels, task.out, device)
+    straddling = conv.groups > 1 and conv.out_channels_per_group % lanes != 0
+    halved = straddling and device.in_halves and lanes == device.lanes
+    return [lanes, lanes // 2] if halved else [lanes]
+
+
+def _windows(task: ConvTask, lanes: int) -> list[int]:
     """How many groups a window may have: one, those that fill a vector, more if they straddle."""
-    conv = task.conv
-    lanes, kpg = _lanes(conv.out_channels, task.out, device), conv.out_channels_per_group
+    conv, kpg = task.conv, task.conv.out_channels_per_group
     few = {1, max(1, min(lanes // kpg, conv.groups))}
     if task.out.block == conv.out_channels or conv.groups == 1:
         return sorted(few)
@@ -129,11 +140,10 @@ def _windows(task: ConvTask, device: Device) -> list[int]:
 
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
-    lanes = _lanes(task.conv.out_channels, task.out, device)
-    for tile in TILES[taps(task.conv)]:
+    for tile, lanes in itertools.product(TILES[taps(task.conv)], _widths(task, device)):
         if _smallest_phase(task) < tile:
             continue
-        for groups in _windows(task, device):
+        for groups in _windows(task, lanes):
             run = ceil_div(groups * task.conv.out_channels_per_group, lanes)
             for parts in sorted({ceil_div(run, ceil_div(run, p)) for p in (1, 2, 4, 8)}):
                 part = ceil_div(run, parts)
@@ -164,15 +174,20 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     The weights are taken to be cold: in a network, other layers ran since. Those that the direct
     sum reads as well are not counted, nor do the other families count them.
     """
-    space, ports = Space(task, knobs), device.fma_ports
-    side, components = space.side, space.components
+    space, full = Space(task, knobs), device.fma_ports
+    device = device.with_vectors_of(knobs.lanes)
+    side, components, ports = space.side, space.components, device.fma_ports
+    speed = ports / full  # of vectors, where long ones run in halves
+    narrowed = NARROWED if speed > 1 else 1.0
     vectors = space.products * space.part * knobs.tiles  # of M
     depth = components * space.mean_depth()
     # operations of the transforms on a row or a column, and the loads and stores of V and M
     in_column, out_column = column_operations(knobs.tile, space.taps)
-    into = 2 * side * in_column / ports + 1.2 * space.products
-    outof = (side + knobs.tile) * out_column / ports + space.products + 3 * knobs.tile**2
-    transforms = knobs.tiles * (into * components * space.in_vectors + outof * space.part)
+    into = 2 * side * in_column / ports + 1.2 * space.products / speed
+    stored = (space.products + 3 * knobs.tile**2) / speed
+    outof = (side + knobs.tile) * out_column / ports + stored
+    transforms = into * components * space.in_vectors + outof * space.part
+    transforms *= knobs.tiles * narrowed
     fmas = knobs.rows * knobs.vectors
     loads = device.load_cycles(
         knobs.vectors, knobs.rows + ceil_div(knobs.vectors * knobs.lanes, LINE)
@@ -183,7 +198,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     sums, slice_bytes = depth * step, depth * knobs.vectors * knobs.lanes * 4
     if slice_bytes > device.l1d_kib * 1024 // 2:  # weights of a register tile
         sums = max(sums, slice_bytes / L2_BYTES_PER_CYCLE)
-    product = register_tiles * (sums + 10 + 2 * fmas) + weights / L1_FILL_BYTES_PER_CYCLE
+    product = register_tiles * (sums + 10 + 2 * fmas) * narrowed
+    product += weights / L1_FILL_BYTES_PER_CYCLE
     scratch = 4 * vectors * knobs.lanes
     scratch += 4 * space.products * knobs.tiles * components * space.width
     again = product  # of all blocks but the first, which finds the weights in L2 or behind it

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -112,7 +114,7 @@ def tasks(draw: st.DrawFn, cpu: Device) -> tuple[ConvTask, winograd.Knobs]:
 
 
 def check_drawn(target: str, examples: int) -> None:
-    cpu = device(target)
+    cpu = dataclasses.replace(device(target), load_ports=1)  # vectors of half the length, too
     if not cpu.is_native:
         pytest.skip(f"this machine can't run code for {target}")
 
@@ -224,3 +226,19 @@ def test_the_last_window_does_not_widen_the_others(groups: int) -> None:
     space = Space(task, Knobs(16, 4, 2, 1, 9, 9, 1))
     assert space.in_vectors == 1
     assert [space.in_base(w) for w in range(space.windows)] == list(range(0, channels, 16))
+
+
+def test_groups_of_half_a_vector_where_long_vectors_run_in_halves() -> None:
+    """Zen 4: whole vectors would multiply zeros half of the time. Wide groups keep them."""
+    whole = load("x86-avx512")
+    halves = dataclasses.replace(whole, fma_ports=1, load_ports=1)
+
+    def lanes(channels: int, groups: int, device: Device) -> int:
+        conv = Conv2d(1, channels, 40, 40, channels, (3, 3), (1, 1), SAME, groups=groups)
+        default = family("winograd").default_knobs(task(conv), device)
+        assert isinstance(default, Knobs)
+        return default.lanes
+
+    assert lanes(56, 7, halves) == 8
+    assert lanes(56, 7, whole) == 16
+    assert lanes(64, 4, halves) == lanes(112, 2, halves) == 16
