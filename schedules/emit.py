@@ -251,6 +251,18 @@ def prefetch(element: Any, offset: Any, *, level: int = 2) -> None:
     T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, *flags))
 
 
+def accesses(reads: Sequence[Any], writes: Sequence[Any]) -> None:
+    """Arrays that a block reads and writes, where TVM should not look for itself: it takes the
+    addresses that a block prefetches for reads.
+    """
+    T.reads(*[_whole(array) for array in reads])
+    T.writes(*[_whole(array) for array in writes])
+
+
+def _whole(array: Any) -> Any:
+    return tirx.BufferRegion(array, [tvm.ir.Range(0, extent) for extent in array.shape])
+
+
 block = T.sblock
 init = T.init
 store = T.buffer_store

@@ -24,6 +24,7 @@ class Knobs:
         parts: parts the output channels of a window are cut into.
         tiles: output tiles transformed and multiplied together.
         rows, vectors: tiles and channel vectors of a register tile of the matrix products.
+        ahead: whether pixels are prefetched beside the products.
     """
 
     lanes: int
@@ -33,6 +34,7 @@ class Knobs:
     tiles: int
     rows: int
     vectors: int
+    ahead: bool = False
 
 
 def taps(conv: Conv2d) -> int:

@@ -115,11 +115,12 @@ def tasks(draw: st.DrawFn, cpu: Device) -> tuple[ConvTask, winograd.Knobs]:
 
 def check_drawn(target: str, examples: int) -> None:
     cpu = dataclasses.replace(device(target), load_ports=1)  # vectors of half the length, too
+    small = dataclasses.replace(cpu, l2_kib=1)  # its kernels fetch ahead
     if not cpu.is_native:
         pytest.skip(f"this machine can't run code for {target}")
 
     @settings(max_examples=examples)
-    @given(tasks(cpu))
+    @given(tasks(cpu) | tasks(small))
     def run(drawn: tuple[ConvTask, winograd.Knobs]) -> None:
         several = Kernels(cpu)
         several.add(family("winograd"), *drawn)
@@ -242,3 +243,21 @@ def test_groups_of_half_a_vector_where_long_vectors_run_in_halves() -> None:
     assert lanes(56, 7, halves) == 8
     assert lanes(56, 7, whole) == 16
     assert lanes(64, 4, halves) == lanes(112, 2, halves) == 16
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_fetching_ahead_changes_nothing(cores: int) -> None:
+    """Beyond the second-level cache, in blocks; the last block of a core has none behind it."""
+    small = dataclasses.replace(device(cores=cores), l2_kib=1)
+    several = Kernels(small)
+    for channels, outs, groups, dilation in [(64, 64, 1, 1), (48, 96, 6, 1), (56, 56, 7, 3)]:
+        padding = (dilation,) * 4
+        dilations = (dilation, dilation)
+        conv = Conv2d(1, channels, 28, 29, outs, (3, 3), (1, 1), padding, dilations, groups)
+        block, halo = Layout(small.lanes), (1, 0, 2, 1)
+        found = ConvTask(conv, Layout(small.lanes, padding), block.with_halo(halo), True, block)
+        knobs = family("winograd").default_knobs(found, small)
+        assert isinstance(knobs, Knobs)
+        assert knobs.ahead
+        several.add(family("winograd"), found, knobs)
+    several.check()
