@@ -338,12 +338,18 @@ class _Kernel:
             return self._pixel(first, j)
 
         def fetch(c: Any, line: Any) -> None:
-            offset = knobs.ahead * vectors * lanes * 4 + line * CACHE_LINE
-            emit.prefetch(data[n, g * space.cpg + c, first], offset)
+            self._fetch(data[n, g * space.cpg + c, first], vectors, line)
 
         lines = ceil_div(vectors * lanes * 4, CACHE_LINE)
         ahead = _Ahead(lines, fetch) if knobs.ahead else None
         self._channels((n, g), _Panel(pixels, place, ahead), vectors, runs)
+
+    def _fetch(self, pixel: Any, vectors: int, line: Any) -> None:
+        """Ask for a line of a later tile, by its last element: planes start anywhere in a line, so
+        that a tile has part of one line more, whose first part the tile before it fetched.
+        """
+        ahead = self.knobs.ahead * vectors * self.lanes * 4
+        emit.prefetch(pixel, ahead + line * CACHE_LINE + CACHE_LINE - 4)
 
     def _pixel(self, first: Any, j: Any) -> Any:
         """First pixel of vector j of a tile; the last overlaps its neighbour."""
@@ -411,6 +417,15 @@ class _Kernel:
                 r, i, j = emit.all_spatial(tile, axes)
                 start = operands.start(g * space.kpg + space.channel(run + r) + i)
                 emit.store(acc, Broadcast(start, lanes), [r, i, j, every])
+            if panel.ahead is not None:
+                with emit.block("ahead_out"):
+                    emit.accesses((), ())
+                    lines = ceil_div(vectors * lanes * 4, CACHE_LINE)
+                    with emit.unrolled(r=runs, i=space.channels, line=lines) as (r, i, line):
+                        channel = g * space.kpg + space.channel(run + r) + i
+                        for array in (operands.out, operands.residual):
+                            if array is not None:
+                                self._fetch(array[n, channel, panel.place(t, 0)], vectors, line)
             with emit.loops(c=space.cpg) as channel:
                 if panel.ahead is not None:
                     with emit.block("ahead"):
