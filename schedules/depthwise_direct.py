@@ -8,6 +8,7 @@ border are emitted one by one, the others share a loop.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import starts
+from edgeconv.schedules.common import CACHE_LINE, ceil_div, starts
 
 if TYPE_CHECKING:
     from edgeconv.schedules.depthwise_rows import Kernel
@@ -123,6 +124,8 @@ class Direct:
             columns = [(vector + j) * self.lanes for j in range(knobs.columns)]
         else:
             columns = [space.column(vector + j) for j in range(knobs.columns)]
+        if knobs.ahead:
+            self._fetch(y + knobs.rows, columns[0])
         for i in range(knobs.rows):
             for j in range(knobs.columns):
                 emit.store(acc, self.start, [i, j, every])
@@ -144,6 +147,26 @@ class Direct:
         for i in range(knobs.rows):
             for j, column in enumerate(columns):
                 self.finish(y + i, column, vector + j, (i, j))
+
+    def _fetch(self, y: Any, column: Any) -> None:
+        """Ask for the rows that only the tile at output row `y` reads, and for those it writes; in
+        the last row of tiles for some of the next plane.
+        """
+        kernel, space, knobs = self.kernel, self.space, self.knobs
+        fresh = y * space.sy - self.conv.padding[0] + space.row_reach - space.sy + 1
+        at = (fresh + self.halo[0], column * space.sx + self.halo[1])
+        group = self.channel // space.multiplier
+        with emit.block("ahead"):
+            emit.accesses((), ())
+            for array, channel, (row, first), sy, sx in (
+                (kernel.data, group, at, space.sy, space.sx),
+                (kernel.out, self.channel, (y, column), 1, 1),
+            ):
+                lines = ceil_div(knobs.columns * self.lanes * sx * 4, CACHE_LINE)
+                for i, line in itertools.product(range(knobs.rows * sy), range(lines)):
+                    # by their last element: a run may start anywhere in a line
+                    last = (line + 1) * CACHE_LINE - 4
+                    emit.prefetch(array[self.n, channel, row + i, first], last)
 
     def _load(self, key: Any, start: Any) -> Any:
         """The vector of a row from a column on; each is loaded once a tile and row."""

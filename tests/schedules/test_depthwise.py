@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Iterator
 
@@ -73,10 +74,12 @@ Taken = set[tuple[str, bool, bool]]  # family, and whether data and output are r
 
 
 def check(kernels: Kernels, seed: int, count: int) -> Taken:
-    """The default and one other setting of each family that takes a task."""
-    cpu = kernels.device
+    """The default and one other setting of each family that takes a task; for every second as if
+    its map were large: tiles fetch ahead.
+    """
     taken: Taken = set()
-    for task, rng in cases(seed, count, cpu):
+    for number, (task, rng) in enumerate(cases(seed, count, kernels.device)):
+        cpu = dataclasses.replace(kernels.device, l2_kib=1) if number % 2 else kernels.device
         for f in (ROWS, BLOCKS):
             if f.supports(task, cpu) is None:
                 taken.add((f.name, task.data.block == 1, task.out.block == 1))
@@ -97,6 +100,26 @@ def test_random_workloads(target: str, kernels_for: Callable[[str], Kernels]) ->
 
 def test_two_threads() -> None:
     check(Kernels(device("host", 2)), seed=2, count=12)
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_fetching_ahead(cores: int) -> None:
+    """Narrow tiles of large maps, all rows of tiles, with strides, halo and filters a channel."""
+    cpu = device(cores=cores)
+    small, kernels = dataclasses.replace(cpu, l2_kib=1), Kernels(cpu)
+    for stride, dilation, filters in [
+        ((1, 1), (3, 3), 1),
+        ((2, 2), (1, 2), 1),
+        ((1, 1), (2, 1), 2),
+    ]:
+        conv = Conv2d(1, 9, 40, 90, 9 * filters, (3, 3), stride, (3, 3, 3, 3), dilation, 9)
+        for halo in ((0, 0, 0, 0), (3, 3, 3, 3)):
+            task = ConvTask(conv, Layout(1, halo), Layout(1, (1, 0, 2, 1)), True, None, RELU)
+            settings = [k for k in depthwise_rows.candidates(task, small) if k.ahead]
+            assert settings
+            for knobs in settings[:: ceil_div(len(settings), 3)]:
+                kernels.add(ROWS, task, knobs)
+    kernels.check()
 
 
 @pytest.mark.slow
