@@ -156,17 +156,14 @@ class Direct:
         fresh = y * space.sy - self.conv.padding[0] + space.row_reach - space.sy + 1
         at = (fresh + self.halo[0], column * space.sx + self.halo[1])
         group = self.channel // space.multiplier
-        with emit.block("ahead"):
-            emit.accesses((), ())
+        with emit.only_prefetching():
             for array, channel, (row, first), sy, sx in (
                 (kernel.data, group, at, space.sy, space.sx),
                 (kernel.out, self.channel, (y, column), 1, 1),
             ):
                 lines = ceil_div(knobs.columns * self.lanes * sx * 4, CACHE_LINE)
                 for i, line in itertools.product(range(knobs.rows * sy), range(lines)):
-                    # by their last element: a run may start anywhere in a line
-                    last = (line + 1) * CACHE_LINE - 4
-                    emit.prefetch(array[self.n, channel, row + i, first], last)
+                    emit.prefetch_line(array[self.n, channel, row + i, first], line)
 
     def _load(self, key: Any, start: Any) -> Any:
         """The vector of a row from a column on; each is loaded once a tile and row."""

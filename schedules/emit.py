@@ -18,6 +18,7 @@ from tvm.tirx.script import builder as T
 
 from edgeconv.layout import Layout
 from edgeconv.operators.convolution import apply_activation
+from edgeconv.schedules.common import CACHE_LINE
 from edgeconv.workload import ConvTask, Place
 
 
@@ -251,16 +252,22 @@ def prefetch(element: Any, offset: Any, *, level: int = 2) -> None:
     T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, *flags))
 
 
-def accesses(reads: Sequence[Any], writes: Sequence[Any]) -> None:
-    """Arrays that a block reads and writes, where TVM should not look for itself: it takes the
-    addresses that a block prefetches for reads.
+def prefetch_line(start: Any, line: Any, offset: Any = 0) -> None:
+    """Ask for cache line number `line` of a run of float32 from an element on, or `offset` bytes
+    behind, by its last: a run may start anywhere in a line, whose first part came with another run.
     """
-    T.reads(*[_whole(array) for array in reads])
-    T.writes(*[_whole(array) for array in writes])
+    prefetch(start, offset + line * CACHE_LINE + CACHE_LINE - 4)
 
 
-def _whole(array: Any) -> Any:
-    return tirx.BufferRegion(array, [tvm.ir.Range(0, extent) for extent in array.shape])
+@contextmanager
+def only_prefetching() -> Iterator[None]:
+    """A block of its own that prefetches: TVM takes addresses for reads, and stores to arrays that
+    a block reads can't run in parallel.
+    """
+    with T.sblock("ahead"):
+        T.reads()
+        T.writes()
+        yield
 
 
 block = T.sblock

@@ -345,11 +345,8 @@ class _Kernel:
         self._channels((n, g), _Panel(pixels, place, ahead), vectors, runs)
 
     def _fetch(self, pixel: Any, vectors: int, line: Any) -> None:
-        """Ask for a line of a later tile, by its last element: planes start anywhere in a line, so
-        that a tile has part of one line more, whose first part the tile before it fetched.
-        """
-        ahead = self.knobs.ahead * vectors * self.lanes * 4
-        emit.prefetch(pixel, ahead + line * CACHE_LINE + CACHE_LINE - 4)
+        """Ask for a line of a later tile, where one starts at `pixel`."""
+        emit.prefetch_line(pixel, line, self.knobs.ahead * vectors * self.lanes * 4)
 
     def _pixel(self, first: Any, j: Any) -> Any:
         """First pixel of vector j of a tile; the last overlaps its neighbour."""
@@ -418,8 +415,7 @@ class _Kernel:
                 start = operands.start(g * space.kpg + space.channel(run + r) + i)
                 emit.store(acc, Broadcast(start, lanes), [r, i, j, every])
             if panel.ahead is not None:
-                with emit.block("ahead_out"):
-                    emit.accesses((), ())
+                with emit.only_prefetching():
                     lines = ceil_div(vectors * lanes * 4, CACHE_LINE)
                     with emit.unrolled(r=runs, i=space.channels, line=lines) as (r, i, line):
                         channel = g * space.kpg + space.channel(run + r) + i

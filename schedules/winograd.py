@@ -185,25 +185,23 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     The weights are taken to be cold: in a network, other layers ran since. Those that the direct
     sum reads as well are not counted, nor do the other families count them.
     """
-    space, full = Space(task, knobs), device.fma_ports
-    device = device.with_vectors_of(knobs.lanes)
-    side, components, ports = space.side, space.components, device.fma_ports
-    speed = ports / full  # of vectors, where long ones run in halves
-    narrowed = NARROWED if speed > 1 else 1.0
+    space, whole = Space(task, knobs), device
+    device = whole.with_vectors_of(knobs.lanes)
+    narrowed, ports = 1.0 if device is whole else NARROWED, whole.fma_ports
+    side, components = space.side, space.components
     vectors = space.products * space.part * knobs.tiles  # of M
     depth = components * space.mean_depth()
     # operations of the transforms on a row or a column, and the loads and stores of V and M
     in_column, out_column = column_operations(knobs.tile, space.taps)
-    into = 2 * side * in_column / ports + 1.2 * space.products / speed
-    stored = (space.products + 3 * knobs.tile**2) / speed
-    outof = (side + knobs.tile) * out_column / ports + stored
-    transforms = into * components * space.in_vectors + outof * space.part
-    transforms *= knobs.tiles * narrowed
+    into = 2 * side * in_column / ports + 1.2 * space.products
+    outof = (side + knobs.tile) * out_column / ports + space.products + 3 * knobs.tile**2
+    transforms = knobs.tiles * (into * components * space.in_vectors + outof * space.part)
+    transforms *= narrowed * ports / device.fma_ports
     fmas = knobs.rows * knobs.vectors
     loads = device.load_cycles(
         knobs.vectors, knobs.rows + ceil_div(knobs.vectors * knobs.lanes, LINE)
     )
-    step = max(fmas / ports, loads, FMA_LATENCY)
+    step = max(fmas / device.fma_ports, loads, FMA_LATENCY)
     register_tiles = space.products * space.channel_tiles * ceil_div(knobs.tiles, knobs.rows)
     weights = space.unit_weights * depth / (components * space.depth) * 4  # those that are read
     sums, slice_bytes = depth * step, depth * knobs.vectors * knobs.lanes * 4
@@ -365,9 +363,9 @@ def _products(
     with emit.loops(**grid) as axes, emit.block("product"):
         e, k, r = emit.all_spatial(grid, axes)
         if knobs.ahead:
-            emit.accesses((operands.data, operands.weight, v.array), (m.array,))
             number = (e * grid["k"] + k) * grid["r"] + r
-            _fetch(space, operands, at, (number, math.prod(grid.values())))
+            with emit.only_prefetching():
+                _fetch(space, operands, at, (number, math.prod(grid.values())))
         acc = {at: emit.local("acc", (lanes,)) for at in tile}
         start = tile_start(r, knobs.rows, knobs.tiles)
         for register in acc.values():

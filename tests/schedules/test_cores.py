@@ -176,12 +176,18 @@ def test_no_part_lies_behind_the_end(cores: int) -> None:
     kernels.check()
 
 
-@pytest.mark.parametrize("cores", [4, 8])
-def test_pairs_divide_rows(cores: int) -> None:
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("cores", "heights"),
+    [(4, (9, 14)), (8, (9, 14)), *(pytest.param(n, (8, 9, 10, 14), marks=SLOW) for n in (4, 6, 8))],
+)
+def test_pairs_divide_rows(cores: int, heights: tuple[int, ...]) -> None:
     """Whatever the number of segments, each row is some core's."""
     cpu, row = device("host", cores), pair_family("pointwise_depthwise")
     kernels = CheckedKernels(cpu)
-    for height in (9, 14):
+    for height in heights:
         layout = Layout(cpu.lanes)
         first = ConvTask(Conv2d(1, 32, height, 14, 64, (1, 1)), layout, layout, True, None, RELU)
         second = Conv2d(1, 64, height, 14, 64, (3, 3), padding=(1, 1, 1, 1), groups=64)
@@ -195,13 +201,19 @@ def test_pairs_divide_rows(cores: int) -> None:
     kernels.check()
 
 
-@pytest.mark.parametrize("cores", [1, 2])
+BANDS = ((13, 20, 3), (19, 9, 5))
+
+
+@pytest.mark.parametrize(
+    ("cores", "maps"),
+    [(1, BANDS), (2, BANDS), *(pytest.param(n, ((23, 20, 3),), marks=SLOW) for n in (1, 2, 4))],
+)
 @pytest.mark.parametrize("name", ["lane_groups", "grouped_spatial_pack"])
-def test_bands_of_groups(name: str, cores: int) -> None:
+def test_bands_of_groups(name: str, cores: int, maps: tuple[tuple[int, int, int], ...]) -> None:
     """Pixels of all channels that leave a small cache; numbers of rows that bands don't divide."""
     cpu = dataclasses.replace(device("host", cores), l2_kib=32)
     row, kernels = family(name), Kernels(cpu)
-    for height, width, group in ((13, 20, 3), (19, 9, 5)):
+    for height, width, group in maps:
         channels = group * 15
         conv = Conv2d(1, channels, height, width, channels, (3, 3), (1, 1), (1, 1, 1, 1), groups=15)
         task = ConvTask(conv, Layout(channels, conv.padding), Layout(channels), True, None, RELU)

@@ -131,7 +131,12 @@ WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32)
 
 @pytest.mark.parametrize("target", DEVICES)
 @pytest.mark.parametrize(
-    ("groups", "widths"), [(2, (1, 3, 5, 8, 16, 32)), (5, (2, 3, 4, 6, 12, 24))]
+    ("groups", "widths"),
+    [
+        (2, (1, 3, 5, 8, 16, 32)),
+        (5, (2, 3, 4, 6, 12, 24)),
+        *(pytest.param(n, WIDTHS, marks=pytest.mark.slow) for n in (2, 5)),
+    ],
 )
 def test_narrow_groups(
     target: str, groups: int, widths: Sequence[int], kernels_for: Callable[[str], Kernels]
