@@ -141,7 +141,11 @@ def prefetch_pixels(
     chunk, slot = space.data_channel(oc, cc, ci * knobs.quad)
     y, x = operands.pixel(first[0], first[1] + knobs.ahead * knobs.columns, 0, 0)
     share = knobs.columns * space.conv.stride[1] * 4  # bytes
-    for byte in range(0, share * knobs.quad, CACHE_LINE):
+    run = share * knobs.quad
+    planes = space.task.data.block == 1
+    for line in range(0, run, CACHE_LINE):
+        # of a row of a plane the last element: what it starts with may have come with another tile
+        byte = min(line + CACHE_LINE, run) - 4 if planes else line
         emit.prefetch(operands.data[n, chunk, y, x, 0], slot * share + byte, level=1)
 
 
