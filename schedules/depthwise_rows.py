@@ -51,7 +51,7 @@ from edgeconv.schedules.common import (
 )
 from edgeconv.schedules.depthwise_direct import Direct
 from edgeconv.schedules.padding import input_row_inside, input_rows_met
-from edgeconv.schedules.traffic import map_bytes
+from edgeconv.schedules.traffic import FAR_MAPS, map_bytes
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
@@ -59,9 +59,6 @@ SCRATCH_BYTES = 24 << 10  # scratch planes of a strip: they stay in the first-le
 MOST_DIRECT_TAPS = 25  # beyond it every column of the filter in the code would be too much of it
 CROSSING = 1.6  # loads that one vector across two cache lines counts as, on average
 COPY_CYCLES = 4.0  # for each vector that goes through a scratch plane
-# second-level caches, from where tiles of less than half a row fetch ahead, others from twice that.
-# Zen 4, dilated 3x3: 1.1 to 1.6 times as fast; 0.9 where hardware follows the rows
-FAR_MAPS = 2
 MOST_CHANNELS = 16  # channels that share one scratch, whose rim is zeroed once
 
 
@@ -133,7 +130,10 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
 
 
 def _most_fetching(conv: Conv2d, vectors: int, device: Device) -> int:
-    """Vectors that tiles have at most which fetch ahead, of rows of so many vectors."""
+    """Vectors that tiles have at most which fetch ahead, of rows of so many vectors: of less than
+    half a row, of the largest maps of less than a row. Zen 4, dilated 3x3: 1.1 to 1.6 times as
+    fast; 0.9 where hardware follows the rows.
+    """
     caches = map_bytes(conv) / (device.l2_kib * 1024)
     if caches <= FAR_MAPS:
         return 0

@@ -58,6 +58,7 @@ from edgeconv.schedules.common import (
 )
 from edgeconv.schedules.grouped_kernel import add_all
 from edgeconv.schedules.padding import columns_met, rows_met
+from edgeconv.schedules.prefetching import fetch_below, pays
 from edgeconv.schedules.traffic import (
     BAND_SHARE,
     PAGE,
@@ -97,7 +98,7 @@ class Knobs:
         quad: input channels loaded as one vector, from whose lanes they are broadcast; 1: each
             channel is loaded by itself.
         bands: parts of the output's rows, all channels of one computed before the next.
-        ahead: tiles from one to that whose pixels it prefetches; 0: none.
+        ahead: tiles from one to that whose pixels it prefetches, in groups bands; 0: none.
     """
 
     lanes: int
@@ -171,8 +172,8 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                         break
                     if direct and not _stays_inside(conv, knobs):
                         continue
-                    ahead = _ahead(conv, knobs, device)
                     for bands in _bands(task, knobs, device):
+                        ahead = _ahead(task, knobs, bands, device)
                         yield dataclasses.replace(knobs, bands=bands, ahead=ahead)
 
 
@@ -191,11 +192,14 @@ def _bands(task: ConvTask, knobs: Knobs, device: Device) -> Iterator[int]:
         yield bands
 
 
-def _ahead(conv: Conv2d, knobs: Knobs, device: Device) -> int:
+def _ahead(task: ConvTask, knobs: Knobs, bands: int, device: Device) -> int:
     """Tiles from one to that whose pixels it prefetches, where they come from behind L2: they are
-    many short streams, and hardware prefetchers stop at the end of each page.
+    many short streams, and hardware prefetchers stop at the end of each page. In groups, bands.
     """
-    dense = conv.is_pointwise and conv.groups == conv.input_shuffle == 1
+    conv = task.conv
+    if conv.groups > 1:
+        return int(conv.input_shuffle == 1 and pays(task, bands, device))
+    dense = conv.is_pointwise and conv.input_shuffle == 1
     if not dense or not leaves_l2(conv, device):
         return 0
     fmas = conv.in_channels * knobs.rows * knobs.columns * knobs.vectors
@@ -381,6 +385,14 @@ class Space:
         group = self.channel(tile, 0) // self.kpg
         return minimum(group, self.conv.groups - self.groups_per_window)
 
+    def in_channel(self, tile: Any) -> Any:
+        """First input channel of the tile's window."""
+        return self.first_group(tile) * self.cpg
+
+    def out_run(self, tile: Any) -> tuple[Any, int]:
+        """First output channel of the tile, and how many it may hold."""
+        return self.channel(tile, 0), (self.knobs.vectors - 1) * self.knobs.lanes + self.stored
+
     def data_channel(self, tile: Any, cc: Any, ci: Any) -> tuple[Any, Any]:
         """(chunk, lane) in the data layout of channel (cc, ci) of the tile's window."""
         block, group, conv = self.task.data.block, self.first_group(tile), self.conv
@@ -469,6 +481,10 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                 start = bias if task.bias else emit.spread(bias, lanes)
                 emit.store(acc, start, [i, j, m, every])
             add_all(operands, space, acc, (n, oc, oh, ow), first)
+            if knobs.ahead and conv.groups > 1:
+                below = space.band * (columns if space.flat else rows)
+                channels = ((space.in_channel(oc), space.window), space.out_run(oc))
+                fetch_below(operands, (n, *first), dict(i=rows, j=columns), below, channels)
             stored = {**tile, "lane": space.stored}
             with emit.loops(**stored) as axes, emit.block("store"):
                 i, j, m, lane = emit.all_spatial(stored, axes)

@@ -71,7 +71,7 @@ def _row(
     def steps(multiply: bool) -> None:
         with emit.loops(ci=channels) as ci:
             prefetch_weights(operands, space, (oc, space.number_in_band(oh, ow)), (cc, kh, ci))
-            if knobs.ahead:
+            if knobs.ahead and space.conv.groups == 1:
                 prefetch_pixels(operands, space, (n, oc), first, (cc, ci))
             if multiply:
                 _multiply(operands, space, acc, tile, first, (cc, kh, ci), read)

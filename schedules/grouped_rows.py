@@ -28,6 +28,7 @@ Layouts: data and out are [N, C, H, W] with or without a halo; weights see `pack
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -50,13 +51,14 @@ from edgeconv.schedules.common import (
     tile_start,
 )
 from edgeconv.schedules.grouped_rows_kernel import Kernel
-from edgeconv.schedules.traffic import shares_map
+from edgeconv.schedules.traffic import lies_far, map_bytes, shares_map
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
 PLANE_BYTES = 256 << 10  # scratch planes of a strip: they stay in the second-level cache
 SUM_BYTES = 16 << 10  # sums of a strip on their way to the output: in the first-level cache
 L3_BYTES_PER_CYCLE = 10  # without prefetch
+FAR_CYCLES = 0.17  # a byte of maps from memory, prefetched; 0.35 otherwise (Zen 4)
 WAY = 4096  # bytes from one line to the next that competes with it for the same cache set
 MOST_CHANNELS = 12  # of a register tile
 TILE_CYCLES = 12  # loops and addresses of a register tile
@@ -74,6 +76,8 @@ class Knobs:
         scratch: input rows are first copied into planes of the kernel's own.
         rows, columns: rows, and pixel vectors of a row, of a register tile; flat: 1 and all.
         channels: output channels of a register tile.
+        ahead: whether register tiles prefetch the input of the next strip and the output of their
+            own.
     """
 
     lanes: int
@@ -82,6 +86,7 @@ class Knobs:
     rows: int
     columns: int
     channels: int
+    ahead: bool = False
 
 
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
@@ -106,6 +111,7 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
     conv = task.conv
+    ahead = lies_far(conv, device)
     most = device.vector_registers - (4 if device.vector_registers > 16 else 2)
     for flat, scratch in ((True, True), (True, False), (False, True), (False, False)):
         lanes = _lanes(conv, device.lanes) if flat else device.lanes
@@ -115,7 +121,7 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
             vectors = rows * columns
             for channels in range(1, min(conv.out_channels_per_group, MOST_CHANNELS) + 1):
                 if vectors * channels + 2 * min(vectors, channels) <= most:
-                    yield Knobs(lanes, flat, scratch, rows, columns, channels)
+                    yield Knobs(lanes, flat, scratch, rows, columns, channels, ahead)
 
 
 def _lanes(conv: Conv2d, lanes: int) -> int:
@@ -183,10 +189,13 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         row = _row_cycles(width, lanes, space.px) + gap
         cycles += space.cpg * space.strip_rows * space.px * row
     cycles *= conv.batch * conv.groups * space.strips
+    size = conv.batch * map_bytes(conv)
+    if lies_far(conv, device):
+        fetched = 4 * math.prod(conv.output_shape) + (size if knobs.scratch else 0)
+        cycles += FAR_CYCLES * fetched
     if knobs.scratch:
         return cycles
     # rows of many channels at once are more streams than the hardware prefetches
-    size = 4 * conv.batch * conv.in_channels * conv.height * conv.width
     far = 2 * size > device.l2_kib * 1024
     return cycles + size / (L3_BYTES_PER_CYCLE if far else L2_BYTES_PER_CYCLE)
 

@@ -13,6 +13,7 @@ from edgeconv.operators.convolution import apply_activation, shuffled
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import ceil_div, narrowed, starts, tile_start
 from edgeconv.schedules.depthwise_rows import planes
+from edgeconv.schedules.prefetching import share_of_runs
 from edgeconv.workload import ConvTask
 
 if TYPE_CHECKING:
@@ -176,6 +177,7 @@ class Kernel:
                     x = tile_start(q, knobs.columns * self.lanes, self.conv.out_width)
                 step = space.row_step * space.pitch
                 places = [i * step + j for i, j in offsets]
+                self._fetch(tile, channel, t * space.column_tiles + q)
                 self._multiply(tile, channel, T.Bind(y * step + x), places)
                 for m in range(knobs.channels):
                     for v, (i, j) in enumerate(offsets):
@@ -185,6 +187,7 @@ class Kernel:
         if space.full_tiles:
             with T.serial(0, space.full_tiles) as t:
                 start = t * (knobs.columns * self.lanes)
+                self._fetch(tile, channel, t)
                 self._sum(tile, channel, start, [j for _, j in offsets])
         if space.tail:
             self._sum(tile, channel, 0, space.tail)
@@ -195,6 +198,39 @@ class Kernel:
                 self._store(value, (channel + m, self.first + y, x), lanes)
 
             self._pieces(self.conv.out_width, finish)
+
+    def _fetch(self, tile: Any, channel: Any, t: Any) -> None:
+        """With pixel tile `t` of a tile of channels, ask for a share of the rows that the next
+        strip reads for the first time, and of those that this tile of channels writes.
+        """
+        space, conv, knobs = self.space, self.conv, self.knobs
+        if not knobs.ahead:
+            return
+        with emit.only_prefetching():
+            n, group, row = self._following()
+            rows = space.strip_rows if space.strips == 1 else space.strip * conv.stride[0]
+            width = conv.width if knobs.scratch else space.pitch
+            step = (tile * space.full_tiles + t, space.channel_tiles * space.full_tiles)
+            for c, byte in share_of_runs(step, space.cpg, rows * width * 4):
+                at = shuffled(group * space.cpg + c, conv.in_channels, conv.input_shuffle)
+                first = (row, 0) if knobs.scratch else (row * space.pitch,)
+                emit.prefetch(self.data[(n, at, *first)], byte)
+            size = space.strip * conv.out_width * 4
+            for m, byte in share_of_runs((t, space.full_tiles), knobs.channels, size):
+                emit.prefetch(self.out[self.n, channel + m, self.first, 0], byte)
+
+    def _following(self) -> tuple[Any, Any, Any]:
+        """Image, group, and first row that it reads for the first time, of the next strip."""
+        space, conv = self.space, self.conv
+        halo = 0 if self.knobs.scratch else self.task.data.halo[0]
+        top = halo - conv.padding[0]
+        group = tirx.min(self.group + 1, conv.groups - 1)
+        if space.strips == 1:
+            return self.n, group, max(top, 0)
+        fresh = (self.first + space.strip) * conv.stride[0] + top
+        fresh = fresh + (space.strip_rows - space.strip * conv.stride[0])
+        ends = self.first + space.strip >= conv.out_height
+        return self.n, tirx.Select(ends, group, self.group), tirx.Select(ends, max(top, 0), fresh)
 
     def _sum(self, tile: Any, channel: Any, start: Any, places: list[int]) -> None:
         """The products of a flat tile, into scratch."""

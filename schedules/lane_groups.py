@@ -52,6 +52,7 @@ from edgeconv.schedules.padding import (
     row_inside,
     rows_met,
 )
+from edgeconv.schedules.prefetching import fetch_below, pays
 from edgeconv.schedules.traffic import (
     bands_of_rows,
     by_pixels,
@@ -67,6 +68,8 @@ NOT_HELD = 7  # registers for permutes, weights and indices
 MORE_PERMUTES = 7  # of them where permutes cross 128 bits
 PERMUTE = 0.6  # of a multiply-add, beside them: another port takes part of the permutes
 PIPES = 2 / 3  # Zen 4: multiply-adds take two of three pipes, permutes the third and one of those
+HALF = 8  # channels of groups that take two permutes, one of which serves two channels
+PERMUTES_OF_EIGHT = 1.5
 SPILL_IN_HALVES = 1.4  # where vectors are stored and loaded in two halves (Zen 4)
 SPILL = 0.45  # cycles of one register, for each channel of the group and row of the kernel
 
@@ -80,6 +83,7 @@ class Knobs:
         rows, columns: output pixels of a register tile.
         unroll_kh, unroll_kw: whether vertical and horizontal taps are unrolled into the body.
         bands: parts of the output's rows, all vectors of one computed before the next.
+        ahead: whether a tile prefetches what the one below it in the next band needs.
     """
 
     lanes: int
@@ -88,6 +92,7 @@ class Knobs:
     unroll_kh: bool
     unroll_kw: bool
     bands: int = 1
+    ahead: bool = False
 
 
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
@@ -134,8 +139,9 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                 fmas = tile * s * conv.in_channels_per_group
                 # unrolled, LLVM would load all rows ahead
                 whole = fmas * r <= MAX_UNROLLED_FMAS // 2 and device.memory_operands
+                unroll = (whole, fmas <= MAX_UNROLLED_FMAS)
                 for bands in sorted(cuts):
-                    yield Knobs(lanes, rows, columns, whole, fmas <= MAX_UNROLLED_FMAS, bands)
+                    yield Knobs(lanes, rows, columns, *unroll, bands, pays(task, bands, device))
 
 
 def _operand_registers(conv: Conv2d, device: Device, rows: int, columns: int) -> int:
@@ -167,16 +173,20 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     row = min(knobs.columns * s, span)
     loads = knobs.rows * r * row * met
     permutes = loads * width if width > 1 else 0
+    broadcast = space.groups == 1 and width > 1 and device.memory_operands
+    if broadcast:  # of a vector's only group, LLVM loads every channel as a vector
+        loads, permutes = permutes, 0
     latency = r * s * width * met * FMA_LATENCY
     busy = max(fmas / device.fma_ports, (loads + r * s * width) / device.load_ports, latency)
     # permutes take the multiplier's ports on most cores
     work = fmas + (PERMUTE if device.memory_operands else 1.0) * permutes
     if shared_pipe:
-        work = PIPES * (fmas + permutes)
+        work = PIPES * (fmas + permutes * (PERMUTES_OF_EIGHT if width == HALF else 1))
     spill = SPILL_IN_HALVES if device.in_halves else SPILL
     cycles = max(busy, work / device.fma_ports)
     if device.memory_operands and width > 1:
-        needed = pixels + knobs.rows * row + NOT_HELD + (MORE_PERMUTES if width > 4 else 0)
+        across = width > 4 and not broadcast
+        needed = pixels + knobs.rows * row + NOT_HELD + (MORE_PERMUTES if across else 0)
         cycles += spill * max(0, needed - device.vector_registers) * width * r * met
     overhead = 12 + 3 * pixels + (0 if knobs.unroll_kw else 2 * r * s)
     return space.tiles * (cycles + overhead) + scattered_cycles(task, knobs.bands, device)
@@ -282,6 +292,11 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
             with nest(kh=conv.tap_rows) as kh:
                 with emit.when(row_inside(conv, knobs.rows, first_row, kh)):
                     _row(operands, space, acc, (n, v, first_row, first_column), kh)
+            if knobs.ahead:
+                below = ceil_div(space.row_tiles, knobs.bands) * knobs.rows
+                read = (space.in_channel(v), space.groups * space.cpg)
+                written = (space.out_channel(v), space.used)
+                fetch_below(operands, (n, first_row, first_column), tile, below, (read, written))
             stored = {**tile, "lane": min(lanes, _stored_lanes(space))}
             with emit.loops(**stored) as axes, emit.block("store"):
                 i, j, lane = emit.all_spatial(stored, axes)

@@ -22,9 +22,12 @@ L2_RATE = 24.0  # bytes a cycle of one core
 READ_RATE = 40.0  # out of the second-level cache, nothing written
 L3_RATE = 19.0
 STAYS = 0.5  # of the second-level cache; what is larger does not stay there
+FAR_MAPS = 2  # of its size; neighbours of a shared machine leave little of the third-level cache
 MEMORY_RATE = 3.0  # of all cores together
 BAND_SHARE = 0.25  # of the second-level cache, for a band
 SCATTERED_CYCLES = 0.1  # a byte; 0 to 0.45 measured (Zen 4, groups of 3 to 15)
+FAR_CYCLES = 0.3  # where L2 can't hold the map; 0.2 to 1 measured
+BAND_CYCLES = 0.15  # in prefetched bands of such a map
 # Zen 4: 256 KB that the other core has read take 35 to 145 µs to write, 10 µs otherwise
 SHARED_CYCLES = 1.0  # a byte
 MOST_WEIGHTS = 5  # of a layer, in maps; weights that two cores read are seldom written
@@ -62,6 +65,11 @@ def leaves_l2(conv: Conv2d, device: Device) -> bool:
     return map_bytes(conv) > device.l2_kib * 1024 * STAYS
 
 
+def lies_far(conv: Conv2d, device: Device) -> bool:
+    """Whether the data is several times as large as the second-level cache."""
+    return map_bytes(conv) > FAR_MAPS * device.l2_kib * 1024
+
+
 def bands_of_rows(conv: Conv2d, tiles: int, device: Device) -> int:
     """Bands that `tiles` tiles along the rows of a map (along its only row) are cut into, so that
     what a band reads stays in the second-level cache while all channels of it are computed; as
@@ -91,10 +99,12 @@ def scattered_cycles(task: ConvTask, bands: int, device: Device) -> float:
     """
     conv = task.conv
     scattered = conv.groups > 1 and by_pixels(task.data, device)
-    if not scattered or bands > 1 or not leaves_l2(conv, device):
+    far = map_bytes(conv) > device.l2_kib * 1024
+    if not scattered or not (far if bands > 1 else leaves_l2(conv, device)):
         return 0.0
     moved = map_bytes(conv) + 4 * math.prod(conv.output_shape[1:])
-    return SCATTERED_CYCLES * conv.batch * moved
+    each = BAND_CYCLES if bands > 1 else FAR_CYCLES if far else SCATTERED_CYCLES
+    return each * conv.batch * moved
 
 
 @functools.cache

@@ -49,9 +49,11 @@ from edgeconv.schedules.common import (
     is_even,
     is_partial,
     minimum,
+    parts_of,
     run_parallel,
     tile_start,
 )
+from edgeconv.schedules.prefetching import pays, share
 from edgeconv.schedules.traffic import by_pixels, map_bytes, shares_map
 from edgeconv.schedules.winograd_space import Knobs, Space, taps
 from edgeconv.schedules.winograd_transforms import (
@@ -75,7 +77,10 @@ PREFETCH = 8192  # bytes ahead; hardware prefetchers stop at pages, and weights 
 L1_FILL_BYTES_PER_CYCLE, L3_BYTES_PER_CYCLE = 64, 16  # of one core
 COLD_BYTES_PER_CYCLE = 10  # of one core, partly from L3
 MAP_BYTES_PER_CYCLE = 5  # of maps that do not stay in L3
+NEAR_MAP_BYTES_PER_CYCLE = 8  # of those that may
 RUNS_BYTES_PER_CYCLE = 4  # of maps whose pixels hold all channels, a few read at a time
+BANDS_BYTES_PER_CYCLE = 8  # of the same in bands, prefetched
+MOST_OF_A_BAND = 1.5  # of the second-level cache
 MEMORY_BYTES_PER_CYCLE = 6  # of all cores together
 
 
@@ -151,7 +156,9 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                 part = ceil_div(run, parts)
                 for tiles in _tile_counts(task, tile):
                     for rows, vectors in _register_tiles(tiles, part, device):
-                        yield Knobs(lanes, tile, groups, parts, tiles, rows, vectors, ahead)
+                        shape = (lanes, tile, groups, parts, tiles, rows, vectors)
+                        for bands in _bands(task, tile, tiles, device):
+                            yield Knobs(*shape, ahead or bands > 1, bands)
 
 
 def _fetches_ahead(task: ConvTask, device: Device) -> bool:
@@ -161,6 +168,17 @@ def _fetches_ahead(task: ConvTask, device: Device) -> bool:
     conv = task.conv
     simple = conv.slices is None and conv.stride == (1, 1)
     return simple and not by_pixels(task.data, device) and map_bytes(conv) > device.l2_kib * 1024
+
+
+def _bands(task: ConvTask, tile: int, tiles: int, device: Device) -> list[int]:
+    """Parts of a map in NHWC, all groups of one computed before the next: one, or as many as make
+    what a part reads and writes about as large as the second-level cache.
+    """
+    blocks, cache = ceil_div(Space.count(task, tile), tiles), device.l2_kib * 1024
+    moved = map_bytes(task.conv) + 4 * math.prod(task.conv.output_shape[1:])
+    bands = parts_of(blocks, min(blocks, ceil_div(moved, cache)))
+    fits = moved <= MOST_OF_A_BAND * bands * cache
+    return [1, bands] if fits and pays(task, bands, device) else [1]
 
 
 def _tile_counts(task: ConvTask, tile: int) -> list[int]:
@@ -218,12 +236,19 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         transforms += 2 * scratch / L3_BYTES_PER_CYCLE
     data, out = map_bytes(task.conv), 4 * math.prod(task.conv.output_shape[1:])
     share = space.width / task.conv.in_channels / space.blocks
-    if by_pixels(task.data, device) and data + out > 4 * device.l2_kib * 1024:
+    if knobs.bands > 1:
+        transforms += share * (data * (side / knobs.tile) + out) / BANDS_BYTES_PER_CYCLE
+        weights_again = weights * space.windows * knobs.parts
+        if weights_again > device.l2_kib * 1024 // 4:
+            again = max(again, weights / L3_BYTES_PER_CYCLE / space.band)
+    elif _scattered(task, device):
         # a line or two of every pixel, those of its neighbours far away
         moved = data * (side / knobs.tile) ** 2 + out
         transforms += share * moved / RUNS_BYTES_PER_CYCLE
-    elif device.l3_kib and data + out > device.l3_kib * 1024 // 4:  # tiles defeat the prefetchers
-        transforms += share * (data + out) / MAP_BYTES_PER_CYCLE
+    elif data + out > 2 * device.l2_kib * 1024:  # tiles defeat the prefetchers
+        near = data + out <= device.l3_kib * 1024 // 4
+        rate = NEAR_MAP_BYTES_PER_CYCLE if near else MAP_BYTES_PER_CYCLE
+        transforms += share * (data + out) / rate
     streams = task.conv.batch * space.windows * knobs.parts
     busy = ceil_div(streams * space.blocks, device.cores) * device.cores  # idle cores cost as much
     direct = math.prod(task.conv.kernel_size) / (components * space.products)
@@ -233,6 +258,13 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     if device.cores > 1 and is_even(space.blocks, device.cores) and _shares_map(space):
         cold *= device.cores  # each reads all of the weights
     return (busy * (transforms + again) + streams * cold) * 0.9
+
+
+def _scattered(task: ConvTask, device: Device) -> bool:
+    """Whether windows read a few channels of pixels that lie behind the second-level cache."""
+    conv, cache = task.conv, device.l2_kib * 1024
+    moved = map_bytes(conv) + 4 * math.prod(conv.output_shape[1:])
+    return by_pixels(task.data, device) and moved > (4 if conv.groups == 1 else 2) * cache
 
 
 def _shares_map(space: Space) -> bool:
@@ -397,9 +429,9 @@ def _fetch(
 
     Of a tile only what lies right of its left and below its upper neighbour.
     """
-    n, window, part, first = at
+    n, written, part, first = at
     knobs, (dy, dx) = space.knobs, space.conv.dilation
-    following = minimum(first + knobs.tiles, space.count(space.task, knobs.tile) - knobs.tiles)
+    window, following = _next_block(space, written, first)
 
     def reads(t: Any) -> tuple[Any, Any]:
         fresh = space.side - knobs.tile
@@ -408,28 +440,31 @@ def _fetch(
     def writes(t: Any) -> tuple[Any, Any]:
         return space.corner(first + t)
 
-    channel = space.out_channel(window, space.part_start(part))
+    channel = space.out_channel(written, space.part_start(part))
     for array, layout, start, channels, corner in (
         (operands.data, space.task.data, space.in_base(window), space.width, reads),
         (operands.out, space.task.out, channel, space.part * space.lanes, writes),
     ):
-        line = min(LINE, layout.block)
-        for t, number in _share(step, (knobs.tiles, ceil_div(channels, line))):
+        line, blocked = min(LINE, layout.block), layout.block % LINE == 0
+        for t, number in share(step, (knobs.tiles, ceil_div(channels, line))):
             c, (y, x) = start + number * line, corner(t)
+            if not blocked:  # a run starts anywhere in a line: the last of its part
+                c = minimum(c + line, start + channels) - 1
             for i, j in np.ndindex(knobs.tile, knobs.tile):
                 pixel = array[n, c // layout.block, y + i * dy, x + j * dx, c % layout.block]
                 emit.prefetch(pixel, 0)
 
 
-def _share(step: tuple[Any, int], extents: tuple[int, int]) -> Iterator[tuple[Any, Any]]:
-    """The part of two nested loops that falls to a step, its number and that of all given."""
-    number, steps = step
-    work, inner = math.prod(extents), extents[1]
-    each, every = ceil_div(work, steps), max(1, steps // work)
-    with emit.loops(u=each) as u:
-        at = number // every * each + u
-        with emit.when(tirx.all(number % every == 0, at < work)):
-            yield at // inner, at % inner
+def _next_block(space: Space, window: Any, first: Any) -> tuple[Any, Any]:
+    """Window and first tile of the block whose pixels are fetched beside one: the next of the
+    window, behind the last the first of the next window; in bands, the same in the next band.
+    """
+    tiles, last = space.knobs.tiles, space.count(space.task, space.knobs.tile) - space.knobs.tiles
+    if space.knobs.bands > 1:
+        return window, minimum(first + space.band * tiles, last)
+    ends = first >= last
+    following = tirx.min(window + 1, space.windows - 1)
+    return tirx.Select(ends, following, window), tirx.Select(ends, 0, tirx.min(first + tiles, last))
 
 
 def _output(
@@ -460,7 +495,11 @@ def _output(
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
     """Parallel over windows, parts and blocks of tiles; everything else is unrolled already."""
-    loops = sch.get_loops(sch.get_sblock("tile"))
-    share = _shares_map(Space(task, knobs))
-    run_parallel(sch, loops, task.conv.macs, device, along=loops[-1:], share_map=share)
+    n, window, part, block = sch.get_loops(sch.get_sblock("tile"))
+    loops, share = [n, window, part, block], knobs.bands == 1 and _shares_map(Space(task, knobs))
+    if knobs.bands > 1:
+        band, block = sch.split(block, [knobs.bands, None])
+        sch.reorder(band, window, part, block)
+        loops = [n, band, window, part, block]
+    run_parallel(sch, loops, task.conv.macs, device, along=[block], share_map=share)
     return sch

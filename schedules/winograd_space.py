@@ -25,6 +25,7 @@ class Knobs:
         tiles: output tiles transformed and multiplied together.
         rows, vectors: tiles and channel vectors of a register tile of the matrix products.
         ahead: whether pixels are prefetched beside the products.
+        bands: parts of the map, all windows of one computed before the next.
     """
 
     lanes: int
@@ -35,6 +36,7 @@ class Knobs:
     rows: int
     vectors: int
     ahead: bool = False
+    bands: int = 1
 
 
 def taps(conv: Conv2d) -> int:
@@ -55,6 +57,7 @@ class Space:
         self.side = knobs.tile + self.taps - 1  # of an input tile
         self.products = self.side**2
         self.blocks = ceil_div(self.count(task, knobs.tile), knobs.tiles)
+        self.band = ceil_div(self.blocks, knobs.bands)  # blocks of one
         # output channels: vectors of the window, of a part, register tiles of a part
         self.padded = task.out.block != conv.out_channels
         self.run_out = knobs.groups * conv.out_channels_per_group

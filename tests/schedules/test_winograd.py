@@ -115,12 +115,13 @@ def tasks(draw: st.DrawFn, cpu: Device) -> tuple[ConvTask, winograd.Knobs]:
 
 def check_drawn(target: str, examples: int) -> None:
     cpu = dataclasses.replace(device(target), load_ports=1)  # vectors of half the length, too
-    small = dataclasses.replace(cpu, l2_kib=1)  # its kernels fetch ahead
+    # kernels for small caches fetch ahead, and in NHWC take the map in bands
+    small, banded = (dataclasses.replace(cpu, l2_kib=kib) for kib in (1, 8))
     if not cpu.is_native:
         pytest.skip(f"this machine can't run code for {target}")
 
     @settings(max_examples=examples)
-    @given(tasks(cpu) | tasks(small))
+    @given(tasks(cpu) | tasks(small) | tasks(banded))
     def run(drawn: tuple[ConvTask, winograd.Knobs]) -> None:
         several = Kernels(cpu)
         several.add(family("winograd"), *drawn)
@@ -261,3 +262,25 @@ def test_fetching_ahead_changes_nothing(cores: int) -> None:
         assert knobs.ahead
         several.add(family("winograd"), found, knobs)
     several.check()
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_bands_change_nothing(cores: int) -> None:
+    """In NHWC beyond the second-level cache; numbers of blocks that bands don't divide."""
+    small = dataclasses.replace(device(cores=cores), l2_kib=32)
+    several, found = Kernels(small), set()
+    for channels, groups, height, dilation in [(56, 8, 31, 1), (35, 5, 40, 2), (60, 3, 26, 1)]:
+        conv = Conv2d(
+            *(1, channels, height, 29, channels, (3, 3), (1, 1), (dilation,) * 4),
+            *((dilation, dilation), groups),
+        )
+        layout = Layout(channels)
+        task = ConvTask(conv, Layout(channels, conv.padding), layout, True, layout, RELU)
+        row = family("winograd")
+        legal = [k for k in winograd.candidates(task, small) if k.bands > 1]
+        assert all(k.ahead for k in legal)
+        for knobs in legal[:: max(1, len(legal) // 4)]:
+            several.add(row, task, knobs)
+            found.add(winograd.Space(task, knobs).blocks % knobs.bands == 0)
+    several.check()
+    assert found == {True, False}
