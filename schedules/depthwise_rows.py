@@ -51,7 +51,7 @@ from edgeconv.schedules.common import (
 )
 from edgeconv.schedules.depthwise_direct import Direct
 from edgeconv.schedules.padding import input_row_inside, input_rows_met
-from edgeconv.schedules.traffic import FAR_MAPS, map_bytes
+from edgeconv.schedules.traffic import map_bytes
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
@@ -59,6 +59,7 @@ SCRATCH_BYTES = 24 << 10  # scratch planes of a strip: they stay in the first-le
 MOST_DIRECT_TAPS = 25  # beyond it every column of the filter in the code would be too much of it
 CROSSING = 1.6  # loads that one vector across two cache lines counts as, on average
 COPY_CYCLES = 4.0  # for each vector that goes through a scratch plane
+FAR_MAPS = 2  # second-level caches, from where tiles fetch ahead
 MOST_CHANNELS = 16  # channels that share one scratch, whose rim is zeroed once
 
 

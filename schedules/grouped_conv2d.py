@@ -82,6 +82,8 @@ FETCH_CYCLES = 600  # from memory, at most
 FARTHEST = 3  # tiles ahead; shorter tiles have no time for it
 EXPOSED = 0.4  # of the ends of a tile, if the next one has registers to start beside it; measured
 NARROWED = 1.25  # half as long vectors on a core that runs whole ones in halves (Zen 4): 1.0 to 1.8
+LONE_STORE, SOME_LONE_STORE = 2.0, 0.7  # cycles; those of few lanes overlap with the next tile
+FEW_LANES = 8
 MOST_KINDS = 3  # of tiles in a row that have code of their own
 
 
@@ -273,7 +275,8 @@ def tile_cycles(task: ConvTask, knobs: Knobs, device: Device) -> float:
         overhead *= EXPOSED
     overhead += 0 if knobs.unroll_kw or knobs.quad > 1 else steps / 2
     if task.out.block == 1:
-        overhead += 2 * pixels * knobs.vectors * knobs.lanes  # each lane is stored on its own
+        lone = LONE_STORE if space.stored > FEW_LANES else SOME_LONE_STORE
+        overhead += lone * pixels * knobs.vectors * space.stored  # each lane is stored on its own
     return cycles + overhead
 
 

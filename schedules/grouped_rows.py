@@ -51,7 +51,7 @@ from edgeconv.schedules.common import (
     tile_start,
 )
 from edgeconv.schedules.grouped_rows_kernel import Kernel
-from edgeconv.schedules.traffic import lies_far, map_bytes, shares_map
+from edgeconv.schedules.traffic import exceeds_l2, map_bytes, shares_map
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
@@ -111,7 +111,7 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
     conv = task.conv
-    ahead = lies_far(conv, device)
+    ahead = exceeds_l2(conv, device)
     most = device.vector_registers - (4 if device.vector_registers > 16 else 2)
     for flat, scratch in ((True, True), (True, False), (False, True), (False, False)):
         lanes = _lanes(conv, device.lanes) if flat else device.lanes
@@ -190,7 +190,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         cycles += space.cpg * space.strip_rows * space.px * row
     cycles *= conv.batch * conv.groups * space.strips
     size = conv.batch * map_bytes(conv)
-    if lies_far(conv, device):
+    if exceeds_l2(conv, device):
         fetched = 4 * math.prod(conv.output_shape) + (size if knobs.scratch else 0)
         cycles += FAR_CYCLES * fetched
     if knobs.scratch:

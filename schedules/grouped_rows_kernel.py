@@ -13,7 +13,7 @@ from edgeconv.operators.convolution import apply_activation, shuffled
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import ceil_div, narrowed, starts, tile_start
 from edgeconv.schedules.depthwise_rows import planes
-from edgeconv.schedules.prefetching import share_of_runs
+from edgeconv.schedules.prefetching import share_of_run
 from edgeconv.workload import ConvTask
 
 if TYPE_CHECKING:
@@ -211,13 +211,14 @@ class Kernel:
             rows = space.strip_rows if space.strips == 1 else space.strip * conv.stride[0]
             width = conv.width if knobs.scratch else space.pitch
             step = (tile * space.full_tiles + t, space.channel_tiles * space.full_tiles)
-            for c, byte in share_of_runs(step, space.cpg, rows * width * 4):
-                at = shuffled(group * space.cpg + c, conv.in_channels, conv.input_shuffle)
-                first = (row, 0) if knobs.scratch else (row * space.pitch,)
-                emit.prefetch(self.data[(n, at, *first)], byte)
-            size = space.strip * conv.out_width * 4
-            for m, byte in share_of_runs((t, space.full_tiles), knobs.channels, size):
-                emit.prefetch(self.out[self.n, channel + m, self.first, 0], byte)
+            for byte in share_of_run(step, rows * width * 4):
+                with T.serial(0, space.cpg) as c:
+                    at = shuffled(group * space.cpg + c, conv.in_channels, conv.input_shuffle)
+                    first = (row, 0) if knobs.scratch else (row * space.pitch,)
+                    emit.prefetch(self.data[(n, at, *first)], byte)
+            for byte in share_of_run((t, space.full_tiles), space.strip * conv.out_width * 4):
+                with T.serial(0, knobs.channels) as m:
+                    emit.prefetch(self.out[self.n, channel + m, self.first, 0], byte)
 
     def _following(self) -> tuple[Any, Any, Any]:
         """Image, group, and first row that it reads for the first time, of the next strip."""

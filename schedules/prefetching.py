@@ -18,7 +18,7 @@ from tvm import tirx
 from edgeconv.layout import Layout
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import CACHE_LINE, ceil_div
-from edgeconv.schedules.traffic import by_pixels, map_bytes
+from edgeconv.schedules.traffic import by_pixels, exceeds_l2
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 
@@ -29,8 +29,8 @@ def pays(task: ConvTask, bands: int, device: Device) -> bool:
     """Whether tiles in bands prefetch: in groups of NHWC, where the second-level cache can't hold
     the map.
     """
-    far = map_bytes(task.conv) > device.l2_kib * 1024
-    return bands > 1 and task.conv.groups > 1 and by_pixels(task.data, device) and far
+    grouped = task.conv.groups > 1 and by_pixels(task.data, device)
+    return bands > 1 and grouped and exceeds_l2(task.conv, device)
 
 
 def fetch_below(
@@ -87,9 +87,13 @@ def share(step: tuple[Any, int], extents: tuple[int, int]) -> Iterator[tuple[Any
             yield at // inner, at % inner
 
 
-def share_of_runs(step: tuple[Any, int], runs: int, size: int) -> Iterator[tuple[Any, Any]]:
-    """The cache lines of `runs` runs of `size` bytes that fall to a step: a run, and how far behind
-    its start an element in the line lies.
+def share_of_run(step: tuple[Any, int], size: int) -> Iterator[Any]:
+    """The cache lines of a run of `size` bytes that fall to a step: how far behind its start the
+    last element in each lies. It may lie behind the end, where steps don't divide the lines.
     """
-    for run, line in share(step, (runs, ceil_div(size, CACHE_LINE))):
-        yield run, tirx.min((line + 1) * CACHE_LINE, size) - 4
+    number, steps = step
+    lines = ceil_div(size, CACHE_LINE)
+    each, every = ceil_div(lines, steps), max(1, steps // lines)
+    with emit.when(number % every == 0 if every > 1 else None):
+        with emit.loops(u=each) as u:
+            yield (number // every * each + u) * CACHE_LINE + CACHE_LINE - 4

@@ -22,7 +22,6 @@ L2_RATE = 24.0  # bytes a cycle of one core
 READ_RATE = 40.0  # out of the second-level cache, nothing written
 L3_RATE = 19.0
 STAYS = 0.5  # of the second-level cache; what is larger does not stay there
-FAR_MAPS = 2  # of its size; neighbours of a shared machine leave little of the third-level cache
 MEMORY_RATE = 3.0  # of all cores together
 BAND_SHARE = 0.25  # of the second-level cache, for a band
 SCATTERED_CYCLES = 0.1  # a byte; 0 to 0.45 measured (Zen 4, groups of 3 to 15)
@@ -65,9 +64,9 @@ def leaves_l2(conv: Conv2d, device: Device) -> bool:
     return map_bytes(conv) > device.l2_kib * 1024 * STAYS
 
 
-def lies_far(conv: Conv2d, device: Device) -> bool:
-    """Whether the data is several times as large as the second-level cache."""
-    return map_bytes(conv) > FAR_MAPS * device.l2_kib * 1024
+def exceeds_l2(conv: Conv2d, device: Device) -> bool:
+    """Whether the second-level cache can't hold the data."""
+    return map_bytes(conv) > device.l2_kib * 1024
 
 
 def bands_of_rows(conv: Conv2d, tiles: int, device: Device) -> int:
@@ -99,7 +98,7 @@ def scattered_cycles(task: ConvTask, bands: int, device: Device) -> float:
     """
     conv = task.conv
     scattered = conv.groups > 1 and by_pixels(task.data, device)
-    far = map_bytes(conv) > device.l2_kib * 1024
+    far = exceeds_l2(conv, device)
     if not scattered or not (far if bands > 1 else leaves_l2(conv, device)):
         return 0.0
     moved = map_bytes(conv) + 4 * math.prod(conv.output_shape[1:])

@@ -54,7 +54,7 @@ from edgeconv.schedules.common import (
     tile_start,
 )
 from edgeconv.schedules.prefetching import pays, share
-from edgeconv.schedules.traffic import by_pixels, map_bytes, shares_map
+from edgeconv.schedules.traffic import by_pixels, exceeds_l2, map_bytes, shares_map
 from edgeconv.schedules.winograd_space import Knobs, Space, taps
 from edgeconv.schedules.winograd_transforms import (
     TILES,
@@ -75,11 +75,12 @@ NARROWED = 1.12  # vectors half as long, on a core that runs whole ones in halve
 LINE = 16  # float32 of a cache line
 PREFETCH = 8192  # bytes ahead; hardware prefetchers stop at pages, and weights are cold
 L1_FILL_BYTES_PER_CYCLE, L3_BYTES_PER_CYCLE = 64, 16  # of one core
+SCRATCH_BYTES_PER_CYCLE = 6  # that does not stay in L2
+DILATED = 1.1  # pixels of a tile lie apart
 COLD_BYTES_PER_CYCLE = 10  # of one core, partly from L3
 MAP_BYTES_PER_CYCLE = 5  # of maps that do not stay in L3
-NEAR_MAP_BYTES_PER_CYCLE = 8  # of those that may
+NEAR_MAP_BYTES_PER_CYCLE = 8  # of those that may, and in prefetched bands
 RUNS_BYTES_PER_CYCLE = 4  # of maps whose pixels hold all channels, a few read at a time
-BANDS_BYTES_PER_CYCLE = 8  # of the same in bands, prefetched
 MOST_OF_A_BAND = 1.5  # of the second-level cache
 MEMORY_BYTES_PER_CYCLE = 6  # of all cores together
 
@@ -167,7 +168,7 @@ def _fetches_ahead(task: ConvTask, device: Device) -> bool:
     """
     conv = task.conv
     simple = conv.slices is None and conv.stride == (1, 1)
-    return simple and not by_pixels(task.data, device) and map_bytes(conv) > device.l2_kib * 1024
+    return simple and not by_pixels(task.data, device) and exceeds_l2(conv, device)
 
 
 def _bands(task: ConvTask, tile: int, tiles: int, device: Device) -> list[int]:
@@ -233,11 +234,13 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     if weights + scratch > device.l2_kib * 1024:
         again = max(again, weights / L3_BYTES_PER_CYCLE)
     if scratch > device.l2_kib * 1024 // 2:
-        transforms += 2 * scratch / L3_BYTES_PER_CYCLE
+        transforms += 2 * scratch / SCRATCH_BYTES_PER_CYCLE
     data, out = map_bytes(task.conv), 4 * math.prod(task.conv.output_shape[1:])
     share = space.width / task.conv.in_channels / space.blocks
+    dilated = task.conv.dilation != (1, 1)
     if knobs.bands > 1:
-        transforms += share * (data * (side / knobs.tile) + out) / BANDS_BYTES_PER_CYCLE
+        rate = NEAR_MAP_BYTES_PER_CYCLE / (1 + dilated)
+        transforms += share * (data * (side / knobs.tile) + out) / rate
         weights_again = weights * space.windows * knobs.parts
         if weights_again > device.l2_kib * 1024 // 4:
             again = max(again, weights / L3_BYTES_PER_CYCLE / space.band)
@@ -248,7 +251,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     elif data + out > 2 * device.l2_kib * 1024:  # tiles defeat the prefetchers
         near = data + out <= device.l3_kib * 1024 // 4
         rate = NEAR_MAP_BYTES_PER_CYCLE if near else MAP_BYTES_PER_CYCLE
-        transforms += share * (data + out) / rate
+        transforms += share * (data + out) / rate * (1 + dilated)
     streams = task.conv.batch * space.windows * knobs.parts
     busy = ceil_div(streams * space.blocks, device.cores) * device.cores  # idle cores cost as much
     direct = math.prod(task.conv.kernel_size) / (components * space.products)
@@ -257,7 +260,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     cold = max(0.0, extra / rate - product / 2)  # half overlaps with the first block's products
     if device.cores > 1 and is_even(space.blocks, device.cores) and _shares_map(space):
         cold *= device.cores  # each reads all of the weights
-    return (busy * (transforms + again) + streams * cold) * 0.9
+    calibrated = 0.9 * (DILATED if dilated else 1)
+    return (busy * (transforms + again) + streams * cold) * calibrated
 
 
 def _scattered(task: ConvTask, device: Device) -> bool:
