@@ -56,6 +56,7 @@ from edgeconv.schedules.pair_operands import (
     is_plain_pointwise,
     pitch,
 )
+from edgeconv.schedules.prefetching import next_weights
 from edgeconv.schedules.product_tile import Registers, Tile
 from edgeconv.schedules.traffic import L2_RATE, streaming_cycles
 from edgeconv.targets import Device
@@ -299,9 +300,7 @@ class _Kernel:
                 number = t * space.column_tiles + q
                 step = knobs.vectors * knobs.lanes
                 weight = second.weight
-                fetch = product_tile.prefetcher(
-                    weight, following, number, count, conv.in_channels, step
-                )
+                fetch = next_weights(weight, following, number, count, conv.in_channels, step)
             self.registers.multiply(
                 conv.in_channels,
                 space.lanes,

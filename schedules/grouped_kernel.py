@@ -12,12 +12,13 @@ from tvm.tirx.script import builder as T
 
 from edgeconv.borders import Columns, column_kinds
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import CACHE_LINE, ceil_div, minimum
+from edgeconv.schedules.common import CACHE_LINE, minimum
 from edgeconv.schedules.padding import (
     column_inside,
     columns_inside,
     row_inside,
 )
+from edgeconv.schedules.prefetching import next_weights
 
 if TYPE_CHECKING:
     from edgeconv.schedules.grouped_conv2d import Space
@@ -152,25 +153,14 @@ def prefetch_pixels(
 def prefetch_weights(
     operands: emit.ConvOperands, space: Space, tile: tuple[Any, Any], step: Sequence[Any]
 ) -> None:
-    """While a channel tile is computed, fetch the weights of the next, evenly spread.
-
-    They are read once a layer, so they come from memory; left to the first pixel tile, which reads
-    them again and again after that, they would stall it.
-    """
+    """While a channel tile is computed, fetch the weights of the next, evenly spread."""
     channel_tile, pixel_tile = tile
     _, chunks, kernel_height, chunk, *inner = space.weight_shape()
-    count, steps = math.prod(space.band_tiles().values()), chunks * kernel_height * chunk
-    if count < 2 or space.channel_tiles < 2:
+    if space.channel_tiles < 2:
         return
-    step_bytes = math.prod(inner) * 4
-    lines = ceil_div(ceil_div(step_bytes, count), CACHE_LINE)  # fetched in each step
-    busy = min(count, ceil_div(step_bytes, lines * CACHE_LINE))  # pixel tiles that fetch
-    cc, kh, ci = step
     following = minimum(channel_tile + 1, space.channel_tiles - 1)
-    first = operands.weight[(following, *([0] * (len(operands.weight.shape) - 1)))]
-    done = minimum(pixel_tile, busy - 1) * steps * lines * CACHE_LINE
-    # later pixel tiles ask for one line again and again: cheaper than a branch
-    stride = tirx.Select(pixel_tile < busy, lines * CACHE_LINE, 0)
-    at = done + ((cc * kernel_height + kh) * chunk + ci) * stride
-    for line in range(lines):
-        emit.prefetch(first, at + line * CACHE_LINE)
+    count, steps = math.prod(space.band_tiles().values()), chunks * kernel_height * chunk
+    fetch = next_weights(operands.weight, following, pixel_tile, count, steps, math.prod(inner))
+    if fetch is not None:
+        cc, kh, ci = step
+        fetch((cc * kernel_height + kh) * chunk + ci)

@@ -1,4 +1,5 @@
-"""Prefetching maps that lie behind the second-level cache, beside the products of other pixels.
+"""Prefetching beside the products of other pixels: weights of the next channels, and maps that lie
+behind the second-level cache.
 
 Where pixels hold all channels (NHWC), the channels of a group are a short run in each of many
 pixels. That is no pattern hardware prefetchers find, so each run is a miss, read or written. A tile
@@ -9,7 +10,7 @@ to 5 MB: 1.3 to 1.8 times as fast.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,33 @@ def _fetch(array: Any, layout: Layout, pixel: tuple[Any, Any, Any], first: Any, 
     for start in range(0, width, LINE):
         last = first + (min(start + LINE, width) - 1)
         emit.prefetch(array[n, last // layout.block, y, x, last % layout.block], 0)
+
+
+def next_weights(
+    weight: Any, following: Any, number: Any, count: int, channels: int, step_floats: int
+) -> Callable[[Any], None] | None:
+    """Fetches the weights of channel tile `following` while `count` pixel tiles use another's.
+
+    They are read once a layer, so they come from memory; left to the first pixel tile, which reads
+    them again and again after that, they would stall it. Pixel tile number `number` takes its
+    share, evenly spread over its channels. None where there is no time to.
+    """
+    if count < 2:
+        return None
+    step_bytes = step_floats * 4
+    lines = ceil_div(ceil_div(step_bytes, count), CACHE_LINE)  # fetched in each step
+    busy = min(count, ceil_div(step_bytes, lines * CACHE_LINE))  # pixel tiles that fetch
+    share = channels * lines * CACHE_LINE
+    # later pixel tiles ask for one line again and again: cheaper than a branch
+    stride = tirx.Select(number < busy, lines * CACHE_LINE, 0)
+    done = tirx.min(number, busy - 1) * share
+    element = weight[(following, *([0] * (len(weight.shape) - 1)))]
+
+    def fetch(channel: Any) -> None:
+        for line in range(lines):
+            emit.prefetch(element, done + channel * stride + line * CACHE_LINE)
+
+    return fetch
 
 
 def share(step: tuple[Any, int], extents: tuple[int, int]) -> Iterator[tuple[Any, Any]]:

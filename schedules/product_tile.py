@@ -22,7 +22,7 @@ from tvm.tirx import Ramp
 from tvm.tirx.script import builder as T
 
 from edgeconv.schedules import emit, grouped_conv2d
-from edgeconv.schedules.common import CACHE_LINE, ceil_div
+from edgeconv.schedules.common import ceil_div
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 
@@ -183,29 +183,3 @@ class Registers:
                 for m in range(tile.vectors):
                     array = self._arrays[p, m]
                     emit.store(array, array[self.every] + x * weights[m], [self.every])
-
-
-def prefetcher(
-    weight: Any, following: Any, number: Any, count: int, channels: int, step_floats: int
-) -> Callable[[Any], None] | None:
-    """Fetches the weights of channel tile `following` while `count` pixel tiles use another's.
-
-    Pixel tile number `number` takes its share, evenly spread over its channels. None where there is
-    no time to.
-    """
-    if count < 2:
-        return None
-    step_bytes = step_floats * 4
-    lines = ceil_div(ceil_div(step_bytes, count), CACHE_LINE)  # fetched in each step
-    busy = min(count, ceil_div(step_bytes, lines * CACHE_LINE))  # pixel tiles that fetch
-    share = channels * lines * CACHE_LINE
-    # later pixel tiles ask for one line again and again: cheaper than a branch
-    stride = tirx.Select(number < busy, lines * CACHE_LINE, 0)
-    done = tirx.min(number, busy - 1) * share
-    element = weight[(following, *([0] * (len(weight.shape) - 1)))]
-
-    def fetch(channel: Any) -> None:
-        for line in range(lines):
-            emit.prefetch(element, done + channel * stride + line * CACHE_LINE)
-
-    return fetch

@@ -34,6 +34,7 @@ POINTWISE_GAIN = 0.99  # the same between kernels alike
 LARGE = 1 << 18  # elements that do not stay in a second-level cache
 MOST_STRIDE = 2  # horizontal; beyond it vectors would be gathered
 NARROW = 32  # channels; wider dense convolutions are better in blocks
+STEM = 4  # channels
 BLOCK_CYCLES = 6.0  # for each vector that a copy moves into whole blocks or out of them
 COPY_CYCLES = 9.0  # for each vector of other channels
 SKIP_CYCLES = 8.0  # for each vector of every second column
@@ -93,11 +94,11 @@ def _candidates(graph: Graph) -> Iterator[tuple[frozenset[Value], float]]:
     for group in _connected(graph, _runs_along_pixels):
         if not ends.isdisjoint(group):
             yield group, POINTWISE_GAIN
-    if not any(_is_seed(node) for node in graph.nodes):
-        return
-    for group in _connected(graph, _is_seed):
+    for group in _connected(graph, lambda node: _is_seed(node) or _is_stem(node)):
         if _is_legal(graph, group):
             yield group, GAIN
+    if not any(_is_seed(node) for node in graph.nodes):
+        return
     for group in _connected(graph, lambda node: single(node) is not None):
         if _is_legal(graph, group):
             yield group, GAIN
@@ -113,6 +114,15 @@ def _is_seed(node: Node) -> bool:
     return conv.groups > 1 or max(conv.in_channels, conv.out_channels) <= NARROW
 
 
+def _is_stem(node: Node) -> bool:
+    """Whether the node is a convolution of few channels, whose output alone may be worth sparing a
+    copy; no reason to look at all images.
+    """
+    conv = single(node) if is_scheduled_conv(node) else None
+    dense = conv is not None and conv.groups == 1 and not conv.is_pointwise
+    return conv is not None and dense and conv.in_channels <= STEM and is_image(node.output)
+
+
 def _runs_along_pixels(node: Node) -> bool:
     """Whether the node is a convolution that planar_pointwise is meant for."""
     conv = single(node) if is_scheduled_conv(node) else None
@@ -121,7 +131,7 @@ def _runs_along_pixels(node: Node) -> bool:
 
 def _is_legal(graph: Graph, group: frozenset[Value]) -> bool:
     """Whether there are kernels along rows for every convolution between two of the images."""
-    if not any(_is_seed(n) and n.output in group for n in graph.nodes):
+    if not any((_is_seed(n) or _is_stem(n)) and n.output in group for n in graph.nodes):
         return False
     for node in graph.nodes:
         if not is_scheduled_conv(node) or node.output not in group or node.inputs[0] not in group:
