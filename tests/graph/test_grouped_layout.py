@@ -139,3 +139,13 @@ def test_kernels_that_rows_lack_keep_their_layout() -> None:
     assert plan.layouts[a] == PLAIN
     assert plan.layouts[strided].block > 1
     assert ops(graph) == ["conv2d", "copy", "conv2d", "copy"]
+
+
+@pytest.mark.parametrize(("channels", "stays"), [(3, True), (5, False)])
+def test_stems_may_write_rows(channels: int, stays: bool) -> None:
+    """A wide convolution of few channels alone spares its output a copy; others are not asked."""
+    maker = Maker()
+    x = maker.input(1, channels, 24, 24)
+    graph = maker.done(maker.conv(x, 80))
+    _, rows = planned(graph, even)
+    assert (graph.outputs[0] in rows) == stays

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 
 import numpy as np
 import pytest
@@ -38,7 +39,10 @@ def blocked(x: np.ndarray, layout: Layout, fill: float) -> np.ndarray:
     return buffer
 
 
-@pytest.mark.parametrize("device", [host(), load("x86-avx2"), load("x86-sse4")], ids=str)
+FAR = dataclasses.replace(host(), name="far", l2_kib=1)  # maps don't stay in such a cache
+
+
+@pytest.mark.parametrize("device", [host(), FAR, load("x86-avx2"), load("x86-sse4")], ids=str)
 @pytest.mark.parametrize("halo", HALOS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_both_ways(shape: tuple[int, ...], halo: tuple[int, ...], device: Device) -> None:
