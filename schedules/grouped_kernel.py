@@ -21,7 +21,7 @@ from edgeconv.schedules.padding import (
 from edgeconv.schedules.prefetching import next_weights
 
 if TYPE_CHECKING:
-    from edgeconv.schedules.grouped_conv2d import Space
+    from edgeconv.schedules.grouped_space import Space
 
 
 def add_all(

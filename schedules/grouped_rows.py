@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ from edgeconv.schedules.common import (
     L2_BYTES_PER_CYCLE,
     Mismatch,
     ceil_div,
+    is_even,
     is_partial,
     narrowed,
     run_parallel,
@@ -57,7 +58,7 @@ from edgeconv.workload import Conv2d, ConvTask
 
 PLANE_BYTES = 256 << 10  # scratch planes of a strip: they stay in the second-level cache
 SUM_BYTES = 16 << 10  # sums of a strip on their way to the output: in the first-level cache
-L3_BYTES_PER_CYCLE = 10  # without prefetch
+L3_BYTES_PER_CYCLE = 10  # of data read in place
 FAR_CYCLES = 0.17  # a byte of maps from memory, prefetched; 0.35 otherwise (Zen 4)
 WAY = 4096  # bytes from one line to the next that competes with it for the same cache set
 MOST_CHANNELS = 12  # of a register tile
@@ -76,8 +77,8 @@ class Knobs:
         scratch: input rows are first copied into planes of the kernel's own.
         rows, columns: rows, and pixel vectors of a row, of a register tile; flat: 1 and all.
         channels: output channels of a register tile.
-        ahead: whether register tiles prefetch the input of the next strip and the output of their
-            own.
+        ahead: strips of a group that a core computes one after the other, if register tiles
+            prefetch the input of the next and the output of their own; 0: they don't.
     """
 
     lanes: int
@@ -86,7 +87,7 @@ class Knobs:
     rows: int
     columns: int
     channels: int
-    ahead: bool = False
+    ahead: int = 0
 
 
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
@@ -111,7 +112,6 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
     conv = task.conv
-    ahead = exceeds_l2(conv, device)
     most = device.vector_registers - (4 if device.vector_registers > 16 else 2)
     for flat, scratch in ((True, True), (True, False), (False, True), (False, False)):
         lanes = _lanes(conv, device.lanes) if flat else device.lanes
@@ -121,7 +121,17 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
             vectors = rows * columns
             for channels in range(1, min(conv.out_channels_per_group, MOST_CHANNELS) + 1):
                 if vectors * channels + 2 * min(vectors, channels) <= most:
-                    yield Knobs(lanes, flat, scratch, rows, columns, channels, ahead)
+                    knobs = Knobs(lanes, flat, scratch, rows, columns, channels)
+                    yield replace(knobs, ahead=_ahead(task, knobs, device))
+
+
+def _ahead(task: ConvTask, knobs: Knobs, device: Device) -> int:
+    """Strips of a group that a core computes, of a map that the second-level cache can't hold."""
+    if not exceeds_l2(task.conv, device):
+        return 0
+    strips = Space(task, knobs).strips
+    shared = shares_map(task.conv) and is_even(strips, device.cores)
+    return ceil_div(strips, device.cores) if shared else strips
 
 
 def _lanes(conv: Conv2d, lanes: int) -> int:
@@ -195,7 +205,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         cycles += FAR_CYCLES * fetched
     if knobs.scratch:
         return cycles
-    # rows of many channels at once are more streams than the hardware prefetches
+    # rows of many channels at once are more streams than the hardware prefetches, in L2 as well
     far = 2 * size > device.l2_kib * 1024
     return cycles + size / (L3_BYTES_PER_CYCLE if far else L2_BYTES_PER_CYCLE)
 

@@ -9,9 +9,10 @@ from tvm import tirx
 from tvm.tirx import Broadcast, Ramp
 from tvm.tirx.script import builder as T
 
+from edgeconv.layout import Layout
 from edgeconv.operators.convolution import apply_activation, shuffled
 from edgeconv.schedules import emit
-from edgeconv.schedules.common import ceil_div, narrowed, starts, tile_start
+from edgeconv.schedules.common import ceil_div, minimum, narrowed, starts, tile_start
 from edgeconv.schedules.depthwise_rows import planes
 from edgeconv.schedules.prefetching import share_of_run
 from edgeconv.workload import ConvTask
@@ -36,8 +37,8 @@ class Kernel:
         self._parameters()
         grid = dict(n=conv.batch, g=conv.groups, strip=space.strips)
         with emit.loops(**grid) as axes, emit.block("tile"):
-            self.n, self.group, strip = emit.all_spatial(grid, axes)
-            self.first = tile_start(strip, space.strip, conv.out_height)
+            self.n, self.group, self.strip = emit.all_spatial(grid, axes)
+            self.first = tile_start(self.strip, space.strip, conv.out_height)
             vectors = max(knobs.rows * knobs.columns, len(space.tail))
             self.acc = emit.local("acc", (knobs.channels, vectors, self.lanes))
             if knobs.flat:
@@ -207,31 +208,29 @@ class Kernel:
         if not knobs.ahead:
             return
         with emit.only_prefetching():
-            n, group, row = self._following()
+            group, row = self._following()
             rows = space.strip_rows if space.strips == 1 else space.strip * conv.stride[0]
-            width = conv.width if knobs.scratch else space.pitch
             step = (tile * space.full_tiles + t, space.channel_tiles * space.full_tiles)
-            for byte in share_of_run(step, rows * width * 4):
+            for byte in share_of_run(step, rows * _pitch(conv.width, self.task.data)):
                 with T.serial(0, space.cpg) as c:
                     at = shuffled(group * space.cpg + c, conv.in_channels, conv.input_shuffle)
                     first = (row, 0) if knobs.scratch else (row * space.pitch,)
-                    emit.prefetch(self.data[(n, at, *first)], byte)
-            for byte in share_of_run((t, space.full_tiles), space.strip * conv.out_width * 4):
+                    emit.prefetch(self.data[(self.n, at, *first)], byte)
+            size = space.strip * _pitch(conv.out_width, self.task.out)
+            for byte in share_of_run((t, space.full_tiles), size):
                 with T.serial(0, knobs.channels) as m:
                     emit.prefetch(self.out[self.n, channel + m, self.first, 0], byte)
 
-    def _following(self) -> tuple[Any, Any, Any]:
-        """Image, group, and first row that it reads for the first time, of the next strip."""
-        space, conv = self.space, self.conv
-        halo = 0 if self.knobs.scratch else self.task.data.halo[0]
-        top = halo - conv.padding[0]
+    def _following(self) -> tuple[Any, Any]:
+        """Group of the core's next strip, and the first row that it reads for the first time."""
+        space, conv, own = self.space, self.conv, self.knobs.ahead
+        top = (0 if self.knobs.scratch else self.task.data.halo[0]) - conv.padding[0]
         group = tirx.min(self.group + 1, conv.groups - 1)
-        if space.strips == 1:
-            return self.n, group, max(top, 0)
-        fresh = (self.first + space.strip) * conv.stride[0] + top
-        fresh = fresh + (space.strip_rows - space.strip * conv.stride[0])
-        ends = self.first + space.strip >= conv.out_height
-        return self.n, tirx.Select(ends, group, self.group), tirx.Select(ends, max(top, 0), fresh)
+        fresh = self.first * conv.stride[0] + top + space.strip_rows
+        back = minimum(self.strip // own * own * space.strip, conv.out_height - space.strip)
+        again = tirx.max(back * conv.stride[0] + top, 0)
+        ends = tirx.any(self.strip % own == own - 1, self.strip == space.strips - 1)
+        return tirx.Select(ends, group, self.group), tirx.Select(ends, again, fresh)
 
     def _sum(self, tile: Any, channel: Any, start: Any, places: list[int]) -> None:
         """The products of a flat tile, into scratch."""
@@ -296,3 +295,8 @@ class Kernel:
         if self.residual is not None:
             value = value + self.residual[tuple(index)]
         emit.store(self.out, apply_activation(value, self.task.activation), index)
+
+
+def _pitch(width: int, layout: Layout) -> int:
+    """Bytes from a row of a map to the next."""
+    return 4 * (layout.halo[1] + width + layout.halo[3])

@@ -68,7 +68,7 @@ NOT_HELD = 7  # registers for permutes, weights and indices
 MORE_PERMUTES = 7  # of them where permutes cross 128 bits
 PERMUTE = 0.6  # of a multiply-add, beside them: another port takes part of the permutes
 PIPES = 2 / 3  # Zen 4: multiply-adds take two of three pipes, permutes the third and one of those
-HALF = 8  # channels of groups that take two permutes, one of which serves two channels
+EIGHT = 8  # channels of groups that take two permutes, one of which serves two channels
 PERMUTES_OF_EIGHT = 1.5
 SPILL_IN_HALVES = 1.4  # where vectors are stored and loaded in two halves (Zen 4)
 SPILL = 0.45  # cycles of one register, for each channel of the group and row of the kernel
@@ -181,7 +181,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     # permutes take the multiplier's ports on most cores
     work = fmas + (PERMUTE if device.memory_operands else 1.0) * permutes
     if shared_pipe:
-        work = PIPES * (fmas + permutes * (PERMUTES_OF_EIGHT if width == HALF else 1))
+        work = PIPES * (fmas + permutes * (PERMUTES_OF_EIGHT if width == EIGHT else 1))
     spill = SPILL_IN_HALVES if device.in_halves else SPILL
     cycles = max(busy, work / device.fma_ports)
     if device.memory_operands and width > 1:

@@ -28,10 +28,11 @@ LINE = CACHE_LINE // 4  # float32
 
 def pays(task: ConvTask, bands: int, device: Device) -> bool:
     """Whether tiles in bands prefetch: in groups of NHWC, where the second-level cache can't hold
-    the map.
+    the map, and cores have more than one band each.
     """
-    grouped = task.conv.groups > 1 and by_pixels(task.data, device)
-    return bands > 1 and grouped and exceeds_l2(task.conv, device)
+    conv = task.conv
+    grouped = conv.groups > 1 and conv.slices is None and by_pixels(task.data, device)
+    return bands > device.cores and grouped and exceeds_l2(conv, device)
 
 
 def fetch_below(
@@ -69,37 +70,40 @@ def fetch_below(
 
 def _fetch(array: Any, layout: Layout, pixel: tuple[Any, Any, Any], first: Any, width: int) -> None:
     """The lines of a run of channels, by the last element that lies in each: a run starts anywhere
-    in a line, whose first part came with another.
+    in a line, whose first part came with another. Not of planes, where lines hold other pixels.
     """
     n, y, x = pixel
-    for start in range(0, width, LINE):
-        last = first + (min(start + LINE, width) - 1)
+    step = min(LINE, layout.block)
+    if step == 1:
+        return
+    for start in range(0, width, step):
+        last = first + (min(start + step, width) - 1)
         emit.prefetch(array[n, last // layout.block, y, x, last % layout.block], 0)
 
 
 def next_weights(
-    weight: Any, following: Any, number: Any, count: int, channels: int, step_floats: int
+    weight: Any, following: Any, number: Any, count: int, steps: int, step_floats: int
 ) -> Callable[[Any], None] | None:
     """Fetches the weights of channel tile `following` while `count` pixel tiles use another's.
 
     They are read once a layer, so they come from memory; left to the first pixel tile, which reads
     them again and again after that, they would stall it. Pixel tile number `number` takes its
-    share, evenly spread over its channels. None where there is no time to.
+    share, evenly spread over its steps. None where there is no time to.
     """
     if count < 2:
         return None
     step_bytes = step_floats * 4
     lines = ceil_div(ceil_div(step_bytes, count), CACHE_LINE)  # fetched in each step
     busy = min(count, ceil_div(step_bytes, lines * CACHE_LINE))  # pixel tiles that fetch
-    share = channels * lines * CACHE_LINE
+    share = steps * lines * CACHE_LINE
     # later pixel tiles ask for one line again and again: cheaper than a branch
     stride = tirx.Select(number < busy, lines * CACHE_LINE, 0)
     done = tirx.min(number, busy - 1) * share
     element = weight[(following, *([0] * (len(weight.shape) - 1)))]
 
-    def fetch(channel: Any) -> None:
+    def fetch(step: Any) -> None:
         for line in range(lines):
-            emit.prefetch(element, done + channel * stride + line * CACHE_LINE)
+            emit.prefetch(element, done + step * stride + line * CACHE_LINE)
 
     return fetch
 
@@ -117,11 +121,7 @@ def share(step: tuple[Any, int], extents: tuple[int, int]) -> Iterator[tuple[Any
 
 def share_of_run(step: tuple[Any, int], size: int) -> Iterator[Any]:
     """The cache lines of a run of `size` bytes that fall to a step: how far behind its start the
-    last element in each lies. It may lie behind the end, where steps don't divide the lines.
+    last element in each lies.
     """
-    number, steps = step
-    lines = ceil_div(size, CACHE_LINE)
-    each, every = ceil_div(lines, steps), max(1, steps // lines)
-    with emit.when(number % every == 0 if every > 1 else None):
-        with emit.loops(u=each) as u:
-            yield (number // every * each + u) * CACHE_LINE + CACHE_LINE - 4
+    for line, _ in share(step, (ceil_div(size, CACHE_LINE), 1)):
+        yield line * CACHE_LINE + CACHE_LINE - 4

@@ -26,7 +26,7 @@ MEMORY_RATE = 3.0  # of all cores together
 BAND_SHARE = 0.25  # of the second-level cache, for a band
 SCATTERED_CYCLES = 0.1  # a byte; 0 to 0.45 measured (Zen 4, groups of 3 to 15)
 FAR_CYCLES = 0.3  # where L2 can't hold the map; 0.2 to 1 measured
-BAND_CYCLES = 0.15  # in prefetched bands of such a map
+BAND_CYCLES = 0.15  # in bands of such a map, prefetched unless channels are shuffled
 # Zen 4: 256 KB that the other core has read take 35 to 145 µs to write, 10 µs otherwise
 SHARED_CYCLES = 1.0  # a byte
 MOST_WEIGHTS = 5  # of a layer, in maps; weights that two cores read are seldom written
@@ -35,6 +35,11 @@ MOST_WEIGHTS = 5  # of a layer, in maps; weights that two cores read are seldom 
 def map_bytes(conv: Conv2d) -> int:
     """Bytes of the data of one image."""
     return conv.in_channels * conv.height * conv.width * 4
+
+
+def moved_bytes(conv: Conv2d) -> int:
+    """Bytes that one image's data and output take."""
+    return map_bytes(conv) + 4 * math.prod(conv.output_shape[1:])
 
 
 def weight_bytes(conv: Conv2d) -> int:
@@ -101,9 +106,8 @@ def scattered_cycles(task: ConvTask, bands: int, device: Device) -> float:
     far = exceeds_l2(conv, device)
     if not scattered or not (far if bands > 1 else leaves_l2(conv, device)):
         return 0.0
-    moved = map_bytes(conv) + 4 * math.prod(conv.output_shape[1:])
     each = BAND_CYCLES if bands > 1 else FAR_CYCLES if far else SCATTERED_CYCLES
-    return each * conv.batch * moved
+    return each * conv.batch * moved_bytes(conv)
 
 
 @functools.cache

@@ -5,7 +5,7 @@ output tile: at m = 4 a 3×3 convolution takes a quarter of the multiplications,
 transforms and their rounding error are in `winograd_transforms`. `numerics="exact"` never uses
 this schedule.
 
-    parallel (n, window of groups, part of its output channels, block of tiles)
+    parallel (n, band, window of groups, part of its output channels, block of tiles)
       input:   V[products, tiles, C] = Bᵀ d B
       product: M[e, K, tiles] = U[e, K, C] · V[e, C, tiles], tiles and channel vectors in registers
       output:  activation(Aᵀ M A + bias + residual)
@@ -20,6 +20,9 @@ A stride of 2 is taken apart as well: rows and columns of even and of odd number
 each with every second tap of the filter in both directions, whose sums are added (the polyphase
 decomposition of signal processing). They become channels of a convolution of stride 1 with half as
 many taps a side: a 5×5 kernel of 25 products an output takes 9 this way.
+
+There is one band, unless groups in NHWC read a map that leaves the cache: then bands make their
+part of it stay, and weights are read again for each.
 
 Layouts: data and out in channel blocks or NHWC. The last tile of a row or column, the last window
 and, in NHWC, the last vector of a window overlap their neighbours; padding lanes are transformed
@@ -48,13 +51,13 @@ from edgeconv.schedules.common import (
     ceil_div,
     is_even,
     is_partial,
-    minimum,
     parts_of,
     run_parallel,
     tile_start,
 )
-from edgeconv.schedules.prefetching import pays, share
-from edgeconv.schedules.traffic import by_pixels, exceeds_l2, map_bytes, shares_map
+from edgeconv.schedules.prefetching import LINE, pays
+from edgeconv.schedules.traffic import by_pixels, exceeds_l2, map_bytes, moved_bytes, shares_map
+from edgeconv.schedules.winograd_fetch import fetch
 from edgeconv.schedules.winograd_space import Knobs, Space, taps
 from edgeconv.schedules.winograd_transforms import (
     TILES,
@@ -72,13 +75,12 @@ LEAST_STRIDED_TAPS = 3  # of a component: a 3x3 kernel of stride 2 gains nothing
 WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16)  # groups of a window, where they straddle blocks
 BLOCK_TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64)
 NARROWED = 1.12  # vectors half as long, on a core that runs whole ones in halves: 0.9 to 1.25
-LINE = 16  # float32 of a cache line
 PREFETCH = 8192  # bytes ahead; hardware prefetchers stop at pages, and weights are cold
 L1_FILL_BYTES_PER_CYCLE, L3_BYTES_PER_CYCLE = 64, 16  # of one core
 SCRATCH_BYTES_PER_CYCLE = 6  # that does not stay in L2
 DILATED = 1.1  # pixels of a tile lie apart
 COLD_BYTES_PER_CYCLE = 10  # of one core, partly from L3
-MAP_BYTES_PER_CYCLE = 5  # of maps that do not stay in L3
+MAP_BYTES_PER_CYCLE = 5  # of maps that do not stay in L3, or where there is none
 NEAR_MAP_BYTES_PER_CYCLE = 8  # of those that may, and in prefetched bands
 RUNS_BYTES_PER_CYCLE = 4  # of maps whose pixels hold all channels, a few read at a time
 MOST_OF_A_BAND = 1.5  # of the second-level cache
@@ -173,11 +175,14 @@ def _fetches_ahead(task: ConvTask, device: Device) -> bool:
 
 def _bands(task: ConvTask, tile: int, tiles: int, device: Device) -> list[int]:
     """Parts of a map in NHWC, all groups of one computed before the next: one, or as many as make
-    what a part reads and writes about as large as the second-level cache.
+    what a part reads and writes about as large as the second-level cache; as many for each core.
     """
+    if task.conv.stride != (1, 1):
+        return [1]
     blocks, cache = ceil_div(Space.count(task, tile), tiles), device.l2_kib * 1024
-    moved = map_bytes(task.conv) + 4 * math.prod(task.conv.output_shape[1:])
-    bands = parts_of(blocks, min(blocks, ceil_div(moved, cache)))
+    moved = moved_bytes(task.conv)
+    wanted = ceil_div(ceil_div(moved, cache), device.cores) * device.cores
+    bands = parts_of(blocks, min(blocks, wanted))
     fits = moved <= MOST_OF_A_BAND * bands * cache
     return [1, bands] if fits and pays(task, bands, device) else [1]
 
@@ -236,22 +241,22 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     if scratch > device.l2_kib * 1024 // 2:
         transforms += 2 * scratch / SCRATCH_BYTES_PER_CYCLE
     data, out = map_bytes(task.conv), 4 * math.prod(task.conv.output_shape[1:])
-    share = space.width / task.conv.in_channels / space.blocks
+    part = space.width / task.conv.in_channels / space.blocks  # of the map
     dilated = task.conv.dilation != (1, 1)
     if knobs.bands > 1:
         rate = NEAR_MAP_BYTES_PER_CYCLE / (1 + dilated)
-        transforms += share * (data * (side / knobs.tile) + out) / rate
+        transforms += part * (data * (side / knobs.tile) + out) / rate
         weights_again = weights * space.windows * knobs.parts
         if weights_again > device.l2_kib * 1024 // 4:
-            again = max(again, weights / L3_BYTES_PER_CYCLE / space.band)
+            again += max(0.0, weights / L3_BYTES_PER_CYCLE - again) / space.band
     elif _scattered(task, device):
         # a line or two of every pixel, those of its neighbours far away
         moved = data * (side / knobs.tile) ** 2 + out
-        transforms += share * moved / RUNS_BYTES_PER_CYCLE
+        transforms += part * moved / RUNS_BYTES_PER_CYCLE
     elif data + out > 2 * device.l2_kib * 1024:  # tiles defeat the prefetchers
         near = data + out <= device.l3_kib * 1024 // 4
         rate = NEAR_MAP_BYTES_PER_CYCLE if near else MAP_BYTES_PER_CYCLE
-        transforms += share * (data + out) / rate * (1 + dilated)
+        transforms += part * (data + out) / rate * (1 + dilated)
     streams = task.conv.batch * space.windows * knobs.parts
     busy = ceil_div(streams * space.blocks, device.cores) * device.cores  # idle cores cost as much
     direct = math.prod(task.conv.kernel_size) / (components * space.products)
@@ -266,9 +271,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
 
 def _scattered(task: ConvTask, device: Device) -> bool:
     """Whether windows read a few channels of pixels that lie behind the second-level cache."""
-    conv, cache = task.conv, device.l2_kib * 1024
-    moved = map_bytes(conv) + 4 * math.prod(conv.output_shape[1:])
-    return by_pixels(task.data, device) and moved > (4 if conv.groups == 1 else 2) * cache
+    least = (4 if task.conv.groups == 1 else 2) * device.l2_kib * 1024
+    return by_pixels(task.data, device) and moved_bytes(task.conv) > least
 
 
 def _shares_map(space: Space) -> bool:
@@ -401,7 +405,7 @@ def _products(
         if knobs.ahead:
             number = (e * grid["k"] + k) * grid["r"] + r
             with emit.only_prefetching():
-                _fetch(space, operands, at, (number, math.prod(grid.values())))
+                fetch(space, operands, at, (number, math.prod(grid.values())))
         acc = {at: emit.local("acc", (lanes,)) for at in tile}
         start = tile_start(r, knobs.rows, knobs.tiles)
         for register in acc.values():
@@ -423,52 +427,6 @@ def _products(
         for i, j in tile:
             at_m = m.at(e, space.tile_vector(k) + j, (start + i) * lanes, lanes)
             emit.store(m.array, acc[i, j][every], at_m)
-
-
-def _fetch(
-    space: Space, operands: emit.ConvOperands, at: tuple[Any, Any, Any, Any], step: tuple[Any, int]
-) -> None:
-    """With each register tile, some of the pixels that the next block reads and this one writes:
-    tiles in blocks of channels are no pattern that hardware finds.
-
-    Of a tile only what lies right of its left and below its upper neighbour.
-    """
-    n, written, part, first = at
-    knobs, (dy, dx) = space.knobs, space.conv.dilation
-    window, following = _next_block(space, written, first)
-
-    def reads(t: Any) -> tuple[Any, Any]:
-        fresh = space.side - knobs.tile
-        return operands.pixel(*space.corner(following + t), fresh, fresh)
-
-    def writes(t: Any) -> tuple[Any, Any]:
-        return space.corner(first + t)
-
-    channel = space.out_channel(written, space.part_start(part))
-    for array, layout, start, channels, corner in (
-        (operands.data, space.task.data, space.in_base(window), space.width, reads),
-        (operands.out, space.task.out, channel, space.part * space.lanes, writes),
-    ):
-        line, blocked = min(LINE, layout.block), layout.block % LINE == 0
-        for t, number in share(step, (knobs.tiles, ceil_div(channels, line))):
-            c, (y, x) = start + number * line, corner(t)
-            if not blocked:  # a run starts anywhere in a line: the last of its part
-                c = minimum(c + line, start + channels) - 1
-            for i, j in np.ndindex(knobs.tile, knobs.tile):
-                pixel = array[n, c // layout.block, y + i * dy, x + j * dx, c % layout.block]
-                emit.prefetch(pixel, 0)
-
-
-def _next_block(space: Space, window: Any, first: Any) -> tuple[Any, Any]:
-    """Window and first tile of the block whose pixels are fetched beside one: the next of the
-    window, behind the last the first of the next window; in bands, the same in the next band.
-    """
-    tiles, last = space.knobs.tiles, space.count(space.task, space.knobs.tile) - space.knobs.tiles
-    if space.knobs.bands > 1:
-        return window, minimum(first + space.band * tiles, last)
-    ends = first >= last
-    following = tirx.min(window + 1, space.windows - 1)
-    return tirx.Select(ends, following, window), tirx.Select(ends, 0, tirx.min(first + tiles, last))
 
 
 def _output(
@@ -498,12 +456,14 @@ def _output(
 
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:
-    """Parallel over windows, parts and blocks of tiles; everything else is unrolled already."""
+    """Parallel over bands, windows, parts and blocks of tiles; everything else is unrolled
+    already.
+    """
     n, window, part, block = sch.get_loops(sch.get_sblock("tile"))
-    loops, share = [n, window, part, block], knobs.bands == 1 and _shares_map(Space(task, knobs))
+    loops, shared = [n, window, part, block], knobs.bands == 1 and _shares_map(Space(task, knobs))
     if knobs.bands > 1:
         band, block = sch.split(block, [knobs.bands, None])
         sch.reorder(band, window, part, block)
         loops = [n, band, window, part, block]
-    run_parallel(sch, loops, task.conv.macs, device, along=[block], share_map=share)
+    run_parallel(sch, loops, task.conv.macs, device, along=[block], share_map=shared)
     return sch

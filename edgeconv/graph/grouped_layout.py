@@ -1,10 +1,11 @@
 """Which images stay row-major because their convolutions run faster along rows or pixels.
 
 A grouped convolution whose groups don't fill vectors of channels may run along the rows of NCHW
-maps (schedules/grouped_rows), and one that stands alone between NCHW tensors saves the copies into
-channels and back. Whether that pays depends on all that touches the same images, so whole plans are
-compared: images that grouped convolutions and pixelwise operators connect are made row-major, and
-stay so if the estimated time of all kernels and copies falls.
+maps (schedules/grouped_rows), and one that stands alone between NCHW tensors, or has few input
+channels and makes an output, saves the copies into channels and back. Whether that pays depends on
+all that touches the same images, so whole plans are compared: images that grouped convolutions and
+pixelwise operators connect are made row-major, and stay so if the estimated time of all kernels and
+copies falls.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from edgeconv.graph import pointwise_layout
 from edgeconv.graph.ir import Graph, Node, Value
 from edgeconv.graph.layout import (
+    FEW_CHANNELS,
     choose_layouts,
     conv_task,
     is_image,
@@ -34,7 +36,6 @@ POINTWISE_GAIN = 0.99  # the same between kernels alike
 LARGE = 1 << 18  # elements that do not stay in a second-level cache
 MOST_STRIDE = 2  # horizontal; beyond it vectors would be gathered
 NARROW = 32  # channels; wider dense convolutions are better in blocks
-STEM = 4  # channels
 BLOCK_CYCLES = 6.0  # for each vector that a copy moves into whole blocks or out of them
 COPY_CYCLES = 9.0  # for each vector of other channels
 SKIP_CYCLES = 8.0  # for each vector of every second column
@@ -88,7 +89,8 @@ def _cycles(node: Node, plan: Plan, lanes: int, cycles: Cycles) -> float:
 
 def _candidates(graph: Graph) -> Iterator[tuple[frozenset[Value], float]]:
     """Sets of images that could be row-major, and the share of time that may be left: those that
-    pointwise convolutions connect with an input or output, those around grouped ones, then all.
+    pointwise convolutions connect with an input or output, those around grouped ones and
+    convolutions of few channels, then all.
     """
     ends = {*graph.inputs, *graph.outputs}
     for group in _connected(graph, _runs_along_pixels):
@@ -115,12 +117,13 @@ def _is_seed(node: Node) -> bool:
 
 
 def _is_stem(node: Node) -> bool:
-    """Whether the node is a convolution of few channels, whose output alone may be worth sparing a
-    copy; no reason to look at all images.
+    """Whether the node is a dense convolution of few channels, whose output alone may be worth
+    sparing a copy; no reason to look at all images.
     """
     conv = single(node) if is_scheduled_conv(node) else None
-    dense = conv is not None and conv.groups == 1 and not conv.is_pointwise
-    return conv is not None and dense and conv.in_channels <= STEM and is_image(node.output)
+    if conv is None or conv.groups > 1 or conv.is_pointwise or conv.stride[1] > MOST_STRIDE:
+        return False
+    return conv.in_channels <= FEW_CHANNELS and is_image(node.output)
 
 
 def _runs_along_pixels(node: Node) -> bool:

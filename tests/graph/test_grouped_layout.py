@@ -141,6 +141,13 @@ def test_kernels_that_rows_lack_keep_their_layout() -> None:
     assert ops(graph) == ["conv2d", "copy", "conv2d", "copy"]
 
 
+def test_a_stem_of_wide_stride_leaves_grouped_convolutions_alone() -> None:
+    maker = Maker()
+    x = maker.conv(maker.input(1, 3, 64, 64), 80, stride=4)
+    _, rows = planned(maker.done(maker.conv(x, 80, groups=16)), cheap_rows)
+    assert x in rows
+
+
 @pytest.mark.parametrize(("channels", "stays"), [(3, True), (5, False)])
 def test_stems_may_write_rows(channels: int, stays: bool) -> None:
     """A wide convolution of few channels alone spares its output a copy; others are not asked."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -290,12 +291,16 @@ def test_rows_are_complete(row: Family) -> None:
         assert max(accumulators) < cpu.vector_registers
 
 
-def add_in_bands(kernels: Kernels, row: Family, task: ConvTask) -> None:
-    """Append a kernel for two settings that cut the map into bands; there must be some."""
+def add_in_bands(kernels: Kernels, row: Family, task: ConvTask) -> list[Any]:
+    """Append a kernel for two settings that cut the map into bands, and return them; there must be
+    some.
+    """
     found = [knobs for knobs in row.candidates(task, kernels.device) if knobs.bands > 1]
     assert found
-    for knobs in found[:: ceil_div(len(found), 2)]:
+    taken = found[:: ceil_div(len(found), 2)]
+    for knobs in taken:
         kernels.add(row, task, knobs)
+    return taken
 
 
 @pytest.mark.parametrize(

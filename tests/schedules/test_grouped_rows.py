@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -94,6 +95,7 @@ def test_many_random_workloads(
 def test_strips_and_threads() -> None:
     """Maps too large for the scratch are cut into strips; strips run on several threads."""
     cpu = device("host", 2)
+    small = dataclasses.replace(cpu, l2_kib=0)  # its kernels fetch ahead
     kernels, strips = Kernels(cpu), set()
     for conv in (
         Conv2d(1, 10, 90, 85, 14, (3, 5), (2, 2), (1, 2, 1, 2), groups=2),
@@ -101,11 +103,12 @@ def test_strips_and_threads() -> None:
         Conv2d(1, 35, 30, 130, 35, (3, 3), (1, 1), (1, 1, 1, 1), groups=5),
     ):
         task = ConvTask(conv, Layout(1), Layout(1), True, Layout(1), RELU)
-        for flat in (True, False):
-            legal = [k for k in ROWS.candidates(task, cpu) if k.flat == flat]
+        for flat, device_of in itertools.product((True, False), (cpu, small)):
+            legal = [k for k in ROWS.candidates(task, device_of) if k.flat == flat]
             knobs = min(legal, key=lambda k: ROWS.estimate(task, k, cpu))
             kernels.add(ROWS, task, knobs)
             strips.add(Space(task, knobs).strips > 1)
+            assert bool(knobs.ahead) == (device_of is small)
     kernels.check()
     assert strips == {True, False}
 

@@ -6,14 +6,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tvm.sym
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tvm import tirx
 
 import edgeconv
 from edgeconv import strategy
 from edgeconv.errors import EdgeconvError
 from edgeconv.layout import Layout
-from edgeconv.schedules import family, winograd, winograd_transforms
+from edgeconv.schedules import family, winograd, winograd_fetch, winograd_transforms
 from edgeconv.schedules.winograd_space import Knobs, Space
 from edgeconv.targets import Device, load
 from edgeconv.workload import Conv2d, ConvTask
@@ -284,3 +286,22 @@ def test_bands_change_nothing(cores: int) -> None:
             found.add(winograd.Space(task, knobs).blocks % knobs.bands == 0)
     several.check()
     assert found == {True, False}
+
+
+def test_the_block_that_is_fetched_next() -> None:
+    """By window, part and first tile: the part's next; the next part's first; the next band's."""
+    conv = Conv2d(1, 64, 28, 28, 64, (3, 3), padding=(1, 1, 1, 1), groups=2)
+    task = ConvTask(conv, Layout(16, conv.padding), Layout(16), True)
+    simplify = tvm.sym.Analyzer().simplify
+
+    def of(knobs: Knobs, *at: int) -> tuple[int, int]:
+        numbers = (tirx.const(number, "int32") for number in at)
+        window, first = winograd_fetch.next_block(Space(task, knobs), *numbers)
+        return int(simplify(window)), int(simplify(first))
+
+    halves = Knobs(16, 4, 1, 2, 7, 7, 1, True)
+    assert of(halves, 0, 0, 7) == (0, 14)
+    assert of(halves, 0, 0, 42) == (0, 0)  # part 1 of the same window
+    assert of(halves, 0, 1, 42) == (1, 0)
+    assert of(halves, 1, 1, 42) == (1, 0)  # behind the last there is none
+    assert of(dataclasses.replace(halves, bands=4), 1, 0, 7) == (1, 21)
