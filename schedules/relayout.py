@@ -119,8 +119,8 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
         def plane(i: Any, channel: Any, first: Any) -> tuple[Any, ...]:
             return (i // depth, channel, i % depth, first + every)
 
-        def pixel(i: Any, start: Any, position: Any) -> tuple[Any, ...]:
-            return (i, start // block, position // w, position % w, start % block + every)
+        def pixel(i: Any, start: Any, position: Any, lane: Any = every) -> tuple[Any, ...]:
+            return (i, start // block, position // w, position % w, start % block + lane)
 
         grid = dict(n=n, c=runs, p=ceil_div(pixels, run_pixels))
         with emit.loops(**grid) as axes, emit.block("tile"):
@@ -128,11 +128,10 @@ def build(task: TensorTask, device: Device) -> tirx.PrimFunc:
             start = tile_start(run, lanes, c) if nhwc else run * lanes
             first = tile_start(tile, run_pixels, pixels)
             if far:  # tiles jump from plane to plane, or from pixel to pixel
-                later, lane = first + AHEAD * lanes, start % block + lanes - 1
+                later = first + AHEAD * lanes
                 with emit.only_prefetching():
                     for k in range(lanes):
-                        at = pixel(i, start, later + k)
-                        emit.prefetch(blocks[(*at[:-1], lane)], 0)
+                        emit.prefetch(blocks[pixel(i, start, later + k, lanes - 1)], 0)
                         if to_blocks:
                             pixels_of = planes[(i // depth, start + k, i % depth, later)]
                             emit.prefetch_line(pixels_of, 0)

@@ -158,9 +158,10 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
             for parts in sorted({ceil_div(run, ceil_div(run, p)) for p in (1, 2, 4, 8)}):
                 part = ceil_div(run, parts)
                 for tiles in _tile_counts(task, tile):
+                    cuts = _bands(task, tile, tiles, device)
                     for rows, vectors in _register_tiles(tiles, part, device):
                         shape = (lanes, tile, groups, parts, tiles, rows, vectors)
-                        for bands in _bands(task, tile, tiles, device):
+                        for bands in cuts:
                             yield Knobs(*shape, ahead or bands > 1, bands)
 
 
@@ -460,7 +461,8 @@ def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Sch
     already.
     """
     n, window, part, block = sch.get_loops(sch.get_sblock("tile"))
-    loops, shared = [n, window, part, block], knobs.bands == 1 and _shares_map(Space(task, knobs))
+    loops = [n, window, part, block]
+    shared = knobs.bands == 1 and _shares_map(Space(task, knobs))
     if knobs.bands > 1:
         band, block = sch.split(block, [knobs.bands, None])
         sch.reorder(band, window, part, block)

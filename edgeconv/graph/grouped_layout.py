@@ -28,7 +28,7 @@ from edgeconv.graph.linked import Linked
 from edgeconv.graph.parts import parts
 from edgeconv.graph.plan import Plan
 from edgeconv.operators.pooling import POOLS
-from edgeconv.workload import ConvTask
+from edgeconv.workload import Conv2d, ConvTask
 
 Cycles = Callable[[ConvTask], float]
 GAIN = 0.92  # of the time that may be left: estimates are not better than that
@@ -96,7 +96,7 @@ def _candidates(graph: Graph) -> Iterator[tuple[frozenset[Value], float]]:
     for group in _connected(graph, _runs_along_pixels):
         if not ends.isdisjoint(group):
             yield group, POINTWISE_GAIN
-    for group in _connected(graph, lambda node: _is_seed(node) or _is_stem(node)):
+    for group in _connected(graph, _is_seed_or_stem):
         if _is_legal(graph, group):
             yield group, GAIN
     if not any(_is_seed(node) for node in graph.nodes):
@@ -108,22 +108,27 @@ def _candidates(graph: Graph) -> Iterator[tuple[frozenset[Value], float]]:
 
 def _is_seed(node: Node) -> bool:
     """Whether the node is a convolution that grouped_rows is meant for."""
-    conv = single(node) if is_scheduled_conv(node) else None
-    if conv is None or conv.is_pointwise or conv.out_channels_per_group == 1:
-        return False
-    if conv.stride[1] > MOST_STRIDE or not is_image(node.output):
+    conv = _along_rows(node)
+    if conv is None or conv.out_channels_per_group == 1:
         return False
     return conv.groups > 1 or max(conv.in_channels, conv.out_channels) <= NARROW
 
 
-def _is_stem(node: Node) -> bool:
-    """Whether the node is a dense convolution of few channels, whose output alone may be worth
-    sparing a copy; no reason to look at all images.
+def _is_seed_or_stem(node: Node) -> bool:
+    """The same, or a dense convolution of few channels, whose output alone may be worth sparing a
+    copy: no reason to look at all images.
     """
+    conv = _along_rows(node)
+    stem = conv is not None and conv.groups == 1 and conv.in_channels <= FEW_CHANNELS
+    return stem or _is_seed(node)
+
+
+def _along_rows(node: Node) -> Conv2d | None:
+    """The k×k convolution that the node is, if grouped_rows can take it; else None."""
     conv = single(node) if is_scheduled_conv(node) else None
-    if conv is None or conv.groups > 1 or conv.is_pointwise or conv.stride[1] > MOST_STRIDE:
-        return False
-    return conv.in_channels <= FEW_CHANNELS and is_image(node.output)
+    if conv is None or conv.is_pointwise or conv.stride[1] > MOST_STRIDE:
+        return None
+    return conv if is_image(node.output) else None
 
 
 def _runs_along_pixels(node: Node) -> bool:
@@ -134,7 +139,7 @@ def _runs_along_pixels(node: Node) -> bool:
 
 def _is_legal(graph: Graph, group: frozenset[Value]) -> bool:
     """Whether there are kernels along rows for every convolution between two of the images."""
-    if not any((_is_seed(n) or _is_stem(n)) and n.output in group for n in graph.nodes):
+    if not any(_is_seed_or_stem(n) and n.output in group for n in graph.nodes):
         return False
     for node in graph.nodes:
         if not is_scheduled_conv(node) or node.output not in group or node.inputs[0] not in group:
