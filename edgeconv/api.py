@@ -47,8 +47,8 @@ def compile(
         target: "host", the name of a device (`edgeconv targets`), a TOML file, or a Device.
         threads: threads to compile for; default: all cores of the target.
         input_shapes: fixes dynamic inputs, for example {"input": (1, 3, 224, 224)}.
-        numerics: "fast" may use Winograd convolution, whose rounding error is a few times the
-            direct sum's; "exact" never does.
+        numerics: "fast" may use Winograd convolution and Strassen's product, whose rounding error
+            is a few times the direct sum's; "exact" never does.
         records: tuned knobs: True takes those that come with edgeconv and the user's own; a folder
             takes its place; False: default knobs everywhere.
         progress: called with a short text at each stage.

@@ -14,6 +14,7 @@ from tvm.s_tir import Schedule
 
 from edgeconv.schedules import (
     channel_clusters,
+    channel_strassen,
     depthwise_blocks,
     depthwise_branch_rows,
     depthwise_branches,
@@ -23,6 +24,7 @@ from edgeconv.schedules import (
     lane_groups,
     planar_clusters,
     planar_pointwise,
+    planar_strassen,
     winograd,
 )
 from edgeconv.schedules.common import Mismatch
@@ -89,6 +91,13 @@ FAMILIES: tuple[Family, ...] = (
         slices=True,
     ),
     _family("planar_pointwise", "Matrix product on NCHW maps", planar_pointwise),
+    _family("planar_strassen", "Strassen's product on NCHW maps", planar_strassen, exact=False),
+    _family(
+        "channel_strassen",
+        "Strassen's product in channel blocks",
+        channel_strassen,
+        exact=False,
+    ),
     _family("grouped_rows", "Grouped on NCHW, vectors along the pixels", grouped_rows),
     _family("planar_clusters", "Clusters of channels, pointwise on NCHW maps", planar_clusters),
     _family("channel_clusters", "Clusters of channels in channel blocks", channel_clusters),

@@ -30,7 +30,7 @@ Layouts: data and out NCHW without halo; weights see `pack_weights`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,10 +123,10 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     for rows in _row_choices(conv, device):
         pixels = rows * conv.out_width if rows else conv.height * conv.width
         for vectors in range(1, min(6, ceil_div(pixels, device.lanes)) + 1):
-            most = _most_channels(vectors, registers, kpg)
+            most = most_channels(vectors, registers, kpg)
             tail = Space(task, Knobs(device.lanes, vectors, 1, 1, rows=rows)).tail_vectors
             for channels in range(max(1, most // 2), most + 1):
-                runs = _most_channels(tail, registers, kpg) // channels if tail else 1
+                runs = most_channels(tail, registers, kpg) // channels if tail else 1
                 for copied in (True,) if rows else (False, True):
                     yield Knobs(device.lanes, vectors, channels, max(1, runs), ahead, rows, copied)
 
@@ -152,7 +152,7 @@ def _row_choices(conv: Conv2d, device: Device) -> list[int]:
     return found[1:]
 
 
-def _most_channels(vectors: int, registers: int, limit: int) -> int:
+def most_channels(vectors: int, registers: int, limit: int) -> int:
     """Channels whose accumulators leave registers for the pixels, one weight and some slack."""
     spare = registers - vectors - (2 if registers <= 16 else 4)
     return max(1, min(limit, spare // vectors))
@@ -244,11 +244,11 @@ def pack_bias(task: ConvTask, knobs: Knobs, bias: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(bias)
 
 
-def _operands(task: ConvTask, space: Space) -> emit.ConvOperands:
-    """Declare the parameters."""
+def operands(task: ConvTask, weight_shape: Sequence[int]) -> emit.ConvOperands:
+    """Declare the parameters of a kernel on row-major maps."""
     conv = task.conv
     data = emit.planes("data", (conv.batch, conv.in_channels, conv.height, conv.width))
-    weight = emit.buffer("weight", (conv.groups, space.runs, space.cpg, space.channels))
+    weight = emit.buffer("weight", weight_shape)
     bias = emit.buffer("bias", (conv.out_channels,)) if task.bias else None
     residual = None if task.residual is None else emit.planes("residual", conv.output_shape)
     out = emit.planes("out", conv.output_shape)
@@ -297,7 +297,8 @@ class _Kernel:
     def emit(self) -> None:
         """Parameters, panels, and the pixel tiles of each."""
         conv, space, knobs = self.conv, self.space, self.knobs
-        self.operands = _operands(self.task, space)
+        shape = (conv.groups, space.runs, space.cpg, space.channels)
+        self.operands = operands(self.task, shape)
         images = dict(n=conv.batch, g=conv.groups)
         if knobs.rows:
             grid = dict(**images, p=space.panels)

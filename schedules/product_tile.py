@@ -110,11 +110,11 @@ def cycles(task: ConvTask, tile: Tile, device: Device) -> float:
 
 
 class Registers:
-    """The accumulators of a tile."""
+    """The accumulators of a tile, `arrays` of one vector by pixel and number."""
 
     def __init__(self, tile: Tile, name: str = "acc") -> None:
         self.tile, self.every = tile, emit.run(0, tile.lanes)
-        self._arrays = {
+        self.arrays = {
             (p, m): emit.local(name, (tile.lanes,))
             for p in tile.pixels
             for m in range(tile.vectors)
@@ -125,11 +125,11 @@ class Registers:
         for m in range(self.tile.vectors):
             first = T.Bind(value(m))
             for p in self.tile.pixels:
-                emit.store(self._arrays[p, m], first, [self.every])
+                emit.store(self.arrays[p, m], first, [self.every])
 
     def value(self, pixel: Pixel, m: int) -> Any:
         """What has been summed."""
-        return self._arrays[pixel, m][self.every]
+        return self.arrays[pixel, m][self.every]
 
     def multiply(
         self,
@@ -181,5 +181,5 @@ class Registers:
                 else:
                     x = emit.spread(data(p, chunk, slot), tile.lanes)
                 for m in range(tile.vectors):
-                    array = self._arrays[p, m]
+                    array = self.arrays[p, m]
                     emit.store(array, array[self.every] + x * weights[m], [self.every])

@@ -29,6 +29,8 @@ FAR_CYCLES = 0.3  # where L2 can't hold the map; 0.2 to 1 measured
 BAND_CYCLES = 0.15  # in bands of such a map, prefetched unless channels are shuffled
 # Zen 4: 256 KB that the other core has read take 35 to 145 µs to write, 10 µs otherwise
 SHARED_CYCLES = 1.0  # a byte
+COLD_WEIGHTS_RATE = 10  # of one core, partly from L3
+FAR_WEIGHTS_RATE = 6  # from memory, of all cores together
 MOST_WEIGHTS = 5  # of a layer, in maps; weights that two cores read are seldom written
 
 
@@ -131,3 +133,11 @@ def streaming_cycles(size: int, device: Device) -> float:
     if size <= device.l3_kib * 1024 // 2:
         return size / L3_RATE
     return size / MEMORY_RATE * device.cores
+
+
+def cold_rate(weights: float, device: Device) -> float:
+    """Bytes a cycle in which each core reads its share of the weights, so many bytes in all: from
+    L3 if all of a network's may be there, else from memory, which the cores share.
+    """
+    in_l3 = weights * 4 <= device.l3_kib * 1024
+    return COLD_WEIGHTS_RATE if in_l3 else FAR_WEIGHTS_RATE / device.cores

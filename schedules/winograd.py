@@ -56,7 +56,14 @@ from edgeconv.schedules.common import (
     tile_start,
 )
 from edgeconv.schedules.prefetching import LINE, pays
-from edgeconv.schedules.traffic import by_pixels, exceeds_l2, map_bytes, moved_bytes, shares_map
+from edgeconv.schedules.traffic import (
+    by_pixels,
+    cold_rate,
+    exceeds_l2,
+    map_bytes,
+    moved_bytes,
+    shares_map,
+)
 from edgeconv.schedules.winograd_fetch import fetch
 from edgeconv.schedules.winograd_space import Knobs, Space, taps
 from edgeconv.schedules.winograd_transforms import (
@@ -79,12 +86,10 @@ PREFETCH = 8192  # bytes ahead; hardware prefetchers stop at pages, and weights 
 L1_FILL_BYTES_PER_CYCLE, L3_BYTES_PER_CYCLE = 64, 16  # of one core
 SCRATCH_BYTES_PER_CYCLE = 6  # that does not stay in L2
 DILATED = 1.1  # pixels of a tile lie apart
-COLD_BYTES_PER_CYCLE = 10  # of one core, partly from L3
 MAP_BYTES_PER_CYCLE = 5  # of maps that do not stay in L3, or where there is none
 NEAR_MAP_BYTES_PER_CYCLE = 8  # of those that may, and in prefetched bands
 RUNS_BYTES_PER_CYCLE = 4  # of maps whose pixels hold all channels, a few read at a time
 MOST_OF_A_BAND = 1.5  # of the second-level cache
-MEMORY_BYTES_PER_CYCLE = 6  # of all cores together
 
 
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
@@ -262,7 +267,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     busy = ceil_div(streams * space.blocks, device.cores) * device.cores  # idle cores cost as much
     direct = math.prod(task.conv.kernel_size) / (components * space.products)
     extra = max(0.0, weights * (1 - direct))
-    rate = _cold_rate(weights * space.windows * knobs.parts, device)
+    rate = cold_rate(weights * space.windows * knobs.parts, device)
     cold = max(0.0, extra / rate - product / 2)  # half overlaps with the first block's products
     if device.cores > 1 and is_even(space.blocks, device.cores) and _shares_map(space):
         cold *= device.cores  # each reads all of the weights
@@ -279,14 +284,6 @@ def _scattered(task: ConvTask, device: Device) -> bool:
 def _shares_map(space: Space) -> bool:
     weights = 4 * space.unit_weights * space.windows * space.knobs.parts
     return shares_map(space.conv, weights)
-
-
-def _cold_rate(weights: float, device: Device) -> float:
-    """Bytes a cycle in which each core reads its share of the weights, so many bytes in all: from
-    L3 if all of a network's may be there, else from memory, which the cores share.
-    """
-    in_l3 = weights * 4 <= device.l3_kib * 1024
-    return COLD_BYTES_PER_CYCLE if in_l3 else MEMORY_BYTES_PER_CYCLE / device.cores
 
 
 def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray:

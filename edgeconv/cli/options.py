@@ -40,7 +40,8 @@ Threads = Annotated[
 Exact = Annotated[
     bool,
     typer.Option(
-        "--exact", help="Never use Winograd convolution: slower, and rounds like the plain sum."
+        "--exact",
+        help="Never use Winograd or Strassen products: slower, and rounds like the plain sum.",
     ),
 ]
 NoRecords = Annotated[

@@ -1,0 +1,147 @@
+"""Strassen's product of two matrices, one level deep, in Winograd's form: seven products of halves
+in place of eight, and fifteen sums.
+
+    | C11 C12 |   | A11 A12 |   | B11 B12 |
+    | C21 C22 | = | A21 A22 | · | B21 B22 |
+
+Source: Strassen, "Gaussian Elimination is not Optimal", 1969; the form is in Higham, "Accuracy and
+Stability of Numerical Algorithms", 2002, section 23.1. Here one factor is constant, so its four
+sums are made at compile time, and the products are ordered such that most sums behind them are
+accumulators which a product is added to: two matrices are kept aside, and read three times.
+
+Rounding: the error of a product of n×n matrices is at most 18·((n/2)² + 3n) − 6n times u·‖A‖·‖B‖,
+the norms being the largest elements (Higham, theorem 23.3), where n² holds for the plain product:
+4.5 times, and about twice in practice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from edgeconv.schedules import emit
+from edgeconv.schedules.traffic import cold_rate
+from edgeconv.targets import Device
+
+PRODUCTS = 7
+KEPT = 2  # matrices
+LEAST_CHANNELS = 16  # of either side; fewer gain nothing
+SLOWED = 1.06  # factors come from the second-level cache; fitted on Zen 4, as are the next two
+PRODUCT_CYCLES = 10.0  # to begin and end a product's loop
+MOVE_CYCLES = 2.3  # of an accumulator, in each product: from memory, to memory, or both
+NEAR_BYTES_PER_CYCLE = 32  # of weights in the third-level cache: half of it is hidden
+PREFETCH = 8192  # bytes of weights ahead; they are cold in the first panel
+
+Value = Any  # a NumPy array or an expression
+
+
+def left(a11: Value, a12: Value, a21: Value, a22: Value) -> tuple[Value, ...]:
+    """Left factors of the products, in their order."""
+    s1 = bound(a21 + a22)
+    s2 = bound(s1 - a11)
+    return a11, a12, s2, a11 - a21, a22, s1, a12 - s2
+
+
+def right(b11: Value, b12: Value, b21: Value, b22: Value) -> tuple[Value, ...]:
+    """Right factors of the products, in their order."""
+    t1 = bound(b12 - b11)
+    t2 = bound(b22 - t1)
+    return b11, b21, t2, b22 - b12, t2 - b21, t1, b22
+
+
+SUBTRACTED = 4  # this product's constant factor is to be negated
+FETCHED_BESIDE = {0: (0, 0), 2: (1, 0), 3: (1, 1), 4: (0, 1)}  # quarters, a product or two before
+
+
+def bound(value: Value) -> Value:
+    """An expression that is computed once; arrays as they are."""
+    return value if isinstance(value, np.ndarray) else T.Bind(value)
+
+
+def product_cycles(depth: int, step: float, accumulators: int) -> float:
+    """Cycles of the products of a register tile, of `depth` steps each."""
+    ends = PRODUCT_CYCLES + MOVE_CYCLES * accumulators
+    return PRODUCTS * (SLOWED * depth * step + ends)
+
+
+def cold_cycles(weights: float, products: float, device: Device) -> float:
+    """Cycles of a core that weights cost beyond those of the plain product, which no schedule
+    counts: in a network they are cold, and half the first panel's products are there to hide it.
+    """
+    extra = weights * (1 - 4 / PRODUCTS)
+    return max(0.0, extra / cold_rate(weights, device) - products / 2)
+
+
+def again_cycles(weights: float, device: Device) -> float:
+    """Cycles of reading the weights again for a panel, if they leave the second-level cache."""
+    if weights <= device.l2_kib * 512:
+        return 0.0
+    near = device.l3_kib * 1024 >= 4 * weights
+    return weights / (NEAR_BYTES_PER_CYCLE if near else cold_rate(weights, device))
+
+
+class Quarters:
+    """The register tile of a quarter of the result, and the order in which all four are made.
+
+    Args:
+        registers: the accumulators, by any key; arrays of one vector.
+        lanes: of the vectors.
+    """
+
+    def __init__(self, registers: Mapping[Any, Any], lanes: int) -> None:
+        self.registers, self.every, self.lanes = registers, emit.run(0, lanes), lanes
+        self.number = {at: k for k, at in enumerate(registers)}
+        self.kept = emit.scratch("kept", (KEPT * len(registers) * lanes,))
+
+    def emit(
+        self,
+        product: Callable[[int], None],
+        finish: Callable[[tuple[int, int], Callable[[Any], Any]], None],
+    ) -> None:
+        """All products.
+
+        Args:
+            product: adds product number e to the registers.
+            finish: stores quarter (row, column) of the result, its values given by key.
+        """
+        zero = emit.spread(tirx.const(0.0, "float32"), self.lanes)
+        self._start(lambda _: zero)
+        product(0)
+        self._keep(0)
+        product(1)
+        finish((0, 0), self.value)
+        self._start(lambda at: self._kept(0, at))
+        product(2)
+        self._keep(0)
+        product(3)
+        self._keep(1)
+        product(4)
+        finish((1, 0), self.value)
+        self._start(lambda _: zero)
+        product(5)
+        finish((1, 1), lambda at: self.value(at) + self._kept(1, at))
+        self._start(lambda at: self.value(at) + self._kept(0, at))
+        product(6)
+        finish((0, 1), self.value)
+
+    def value(self, at: Any) -> Any:
+        """What an accumulator holds."""
+        return self.registers[at][self.every]
+
+    def _start(self, value: Callable[[Any], Any]) -> None:
+        for at, register in self.registers.items():
+            emit.store(register, value(at), [self.every])
+
+    def _place(self, which: int, at: Any) -> Any:
+        return emit.run((which * len(self.registers) + self.number[at]) * self.lanes, self.lanes)
+
+    def _kept(self, which: int, at: Any) -> Any:
+        return self.kept[self._place(which, at)]
+
+    def _keep(self, which: int) -> None:
+        for at in self.registers:
+            emit.store(self.kept, self.value(at), [self._place(which, at)])
