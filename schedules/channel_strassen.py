@@ -67,6 +67,7 @@ ALIASING = 1024  # bytes; pixels that lie a multiple apart compete for few ways 
 SUM_CYCLES = 22.0  # of the seven vectors that are made of four
 MAP_BYTES_PER_CYCLE = 12
 LEAST_LANES = 4
+SPARE = 2  # registers, where quads are loaded: LLVM begins with the next ones
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ def supports(task: ConvTask, device: Device) -> Mismatch | None:
     lanes = grouped_conv2d.lanes_for(task, device)
     if min(lanes, _depth(task, lanes)[1]) < LEAST_LANES or lanes >= conv.out_channels:
         return Mismatch("there are too few channels for vectors")
-    if conv.out_height * conv.out_width < 2:
-        return Mismatch("the output is a single pixel")
+    if next(candidates(task, device), None) is None:
+        return Mismatch("the output has too few pixels for two register tiles")
     if task.residual is not None and task.residual.block != task.out.block:
         return Mismatch("the residual lies in other blocks than the output")
     return None
@@ -138,6 +139,8 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     count = conv.out_height * conv.out_width
     half = ceil_div(ceil_div(conv.out_channels, lanes), 2)
     quad = 1 if device.memory_operands else device.lanes
+    if quad > 1:
+        registers -= SPARE
     ahead = int(leaves_l2(conv, device))
     for vectors in range(1, min(6, half) + 1):
         for pixels in range(1, min(registers, count // 2) + 1):

@@ -143,5 +143,10 @@ class Quarters:
         return self.kept[self._place(which, at)]
 
     def _keep(self, which: int) -> None:
+        """Put the accumulators aside. A prefetch counts as a write to what it names: without it,
+        LLVM keeps some in registers, too few are left, and a later product spills in every step.
+        """
         for at in self.registers:
             emit.store(self.kept, self.value(at), [self._place(which, at)])
+        with emit.only_prefetching():
+            emit.prefetch(self.kept[0], 0, level=1)

@@ -163,6 +163,29 @@ def test_throughput(name: str, target: str) -> None:
     assert cycles * LEAST <= ideal, f"{cycles:.1f} cycles for {fmas} multiply-adds"
 
 
+@pytest.mark.parametrize("target", MODELLED)
+@pytest.mark.parametrize("channels", [(256, 192), (37, 43)])
+@pytest.mark.parametrize("name", ["planar_strassen", "channel_strassen"])
+def test_strassen_products(name: str, channels: tuple[int, int], target: str) -> None:
+    """All loops that multiply: by element (weights of a last channel may be broadcast by their
+    load), nothing stored or spilled, and at the rate of the multiply-adds.
+    """
+    (inputs, outputs), cpu, family = channels, device(target), schedules.family(name)
+    layouts = (1, 1) if name == "planar_strassen" else channels
+    task = ConvTask(square(inputs, 28, outputs, 1), *map(Layout, layouts), True)
+    text = assembly.compiled(family, task, family.default_knobs(task, cpu), cpu)
+    loops = [x for x in assembly.innermost_loops(text) if matching(x, NEON.fma)]
+    assert len(loops) >= 7
+    for lines in loops:
+        fmas, by_element = (len(matching(lines, p)) for p in (NEON.fma, assembly.BY_ELEMENT))
+        assert fmas == len(matching(lines, assembly.ARITHMETIC))
+        assert by_element >= (1 if name == "channel_strassen" else 0.8) * fmas
+        for unwanted in (assembly.STORE, NEON.stack, NEON.call, r"\tdup"):
+            assert not matching(lines, unwanted)
+        cycles = assembly.cycles(tuple(lines), cpu)
+        assert cycles * LEAST <= fmas / assembly.model_fma_rate(cpu)
+
+
 def test_the_counters_count() -> None:
     lines = ["\tldp\tq1, q2, [x3]", "\tldr\ts4, [x5, #8]", "\tldr\tx6, [sp, #8]"]
     lines += ["\tstr\tq7, [sp]", "\tfmla\tv8.4s, v1.4s, v4.s[0]", "\tuzp1\tv9.4s, v1.4s, v2.4s"]

@@ -158,7 +158,7 @@ def test_weights_are_right_factors_in_channel_blocks() -> None:
         (PLANAR, task(Conv2d(1, 64, 9, 9, 64, (1, 1), groups=8)), "channels"),
         (CHANNELS, task(Conv2d(1, 64, 9, 9, 64, (1, 1))), "channel blocks"),
         (CHANNELS, in_channels(Conv2d(1, 64, 9, 9, 64, (1, 1), groups=2)), "without groups"),
-        (CHANNELS, in_channels(Conv2d(1, 64, 1, 1, 64, (1, 1))), "single pixel"),
+        (CHANNELS, in_channels(Conv2d(1, 64, 1, 1, 64, (1, 1))), "too few pixels"),
         (CHANNELS, in_channels(Conv2d(1, 64, 9, 9, 64, (1, 1), input_shuffle=2)), "shuffled"),
         (CHANNELS, in_channels(Conv2d(1, 8, 9, 9, 64, (1, 1))), "fewer than"),
         (CHANNELS, task(Conv2d(1, 40, 9, 9, 64, (1, 1)), Layout(16), Layout(16)), "fill blocks"),

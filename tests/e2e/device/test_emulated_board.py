@@ -112,6 +112,7 @@ NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "shufflenet": lambda: light_network("shufflenet", logits=True),
     "resnext_blocks": resnext_blocks,
     "pointwise": lambda: convolution(33, 47, 19, 1),
+    "wide pointwise": lambda: convolution(512, 384, 20, 1),
     "depthwise": lambda: convolution(18, 18, 40, 3, groups=18),
     "dense": lambda: convolution(24, 24, 14, 3),
     "grouped": lambda: convolution(20, 20, 28, 3, groups=4),
