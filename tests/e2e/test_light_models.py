@@ -33,7 +33,9 @@ def test_random_weights(name: str) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg19" else n for n in LARGE]
+)
 def test_large_as_shipped(name: str) -> None:
     check(name, he_normal=False)
 

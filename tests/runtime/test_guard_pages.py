@@ -69,6 +69,12 @@ CONVOLUTIONS = """
                 maker = ModelMaker()
                 x = maker.input("x", 2, c, size, size)
                 yield maker.model(maker.node("Relu", maker.conv(x, c, k, r, groups=g)))
+        # Strassen's product: in NCHW, and behind a 3x3 in channel blocks
+        maker = ModelMaker()
+        yield maker.model(maker.conv(maker.input("x", 1, 208, 20, 20), 208, 208, 1))
+        maker = ModelMaker()
+        x = maker.conv(maker.input("x", 1, 32, 28, 28), 32, 256, 3, stride=2, pads=[1] * 4)
+        yield maker.model(maker.conv(x, 256, 256, 1))
         for c, height, width, stride in (
             (20, 9, 7, 1), (33, 6, 21, 2), (16, 5, 40, 1), (5, 3, 3, 1),
         ):

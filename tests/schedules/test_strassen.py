@@ -5,6 +5,7 @@ channels, rounding.
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -42,59 +43,63 @@ def add_settings(kernels: Kernels, of: Family, work: ConvTask, most: int) -> Non
         kernels.add(of, work, dataclasses.replace(knobs, ahead=number % 2))
 
 
-@pytest.mark.parametrize("target", DEVICES)
-@pytest.mark.parametrize(
-    ("channels", "size"), [((32, 32), (6, 7)), ((34, 46), (1, 67)), ((38, 44), (16, 17))]
-)
-def test_settings_on_row_major_maps(
-    target: str,
-    channels: tuple[int, int],
-    size: tuple[int, int],
-    kernels_for: Callable[[str], Kernels],
-) -> None:
-    """Even and odd numbers of channels; pixels that no tile divides; two groups, two images."""
-    kernels = kernels_for(target)
-    work = task(Conv2d(2, channels[0], *size, channels[1], (1, 1), groups=2))
-    add_settings(kernels, PLANAR, work, 4)
-    kernels.add(PLANAR, work, PLANAR.default_knobs(work, kernels.device))
+def workload(rng: random.Random, of: Family) -> ConvTask:
+    """Any task the schedule may take: odd numbers of channels, groups or strides, halos, blocks."""
+    size, batch = (rng.randint(1, 20), rng.randint(2, 20)), rng.randint(1, 2)
+    inputs, outputs = (rng.choice((16, 17, 24, 32, 35, 40, 48, 57, 64, 81)) for _ in range(2))
+    halo = rng.choice(((0, 0, 0, 0), (0, 0, 0, 0), (1, 0, 2, 1)))
+    if of is PLANAR:
+        groups, stride, layouts = rng.choice((1, 1, 2)), (1, 1), (NCHW, NCHW)
+    else:
+        groups, stride = 1, (rng.randint(1, 3), rng.randint(1, 3))
+        blocks = [
+            rng.choice([c, *(b for b in (8, 16, 32) if c % b == 0)]) for c in (inputs, outputs)
+        ]
+        layouts = Layout(blocks[0], halo), Layout(blocks[1], rng.choice((halo, (0, 0, 0, 0))))
+    conv = Conv2d(batch, inputs * groups, *size, outputs * groups, (1, 1), stride, groups=groups)
+    residual = rng.choice((None, Layout(layouts[1].block)))
+    return ConvTask(conv, *layouts, rng.random() < 0.7, residual, rng.choice((None, RELU)))
+
+
+def check(of: Family, kernels: Kernels, seed: int, count: int) -> None:
+    """The default and one other setting of `count` tasks that the schedule takes; every second one
+    fetches pixels ahead.
+    """
+    rng = random.Random(seed)
+    while count:
+        work = workload(rng, of)
+        if of.supports(work, kernels.device) is None:
+            count -= 1
+            legal = list(of.candidates(work, kernels.device))
+            for knobs in {of.default_knobs(work, kernels.device), rng.choice(legal)}:
+                kernels.add(of, work, dataclasses.replace(knobs, ahead=count % 2))
     kernels.check(EXACT)
 
 
 @pytest.mark.parametrize("target", DEVICES)
-@pytest.mark.parametrize(
-    ("channels", "size", "stride", "blocks", "halo"),
-    [
-        ((35, 41), (5, 9), 1, (35, 41), (0, 0, 0, 0)),
-        ((34, 50), (9, 9), 2, (34, 50), (0, 1, 1, 0)),
-        ((48, 64), (6, 7), 1, (16, 16), (1, 1, 0, 1)),
-        ((64, 40), (11, 5), 2, (32, 8), (0, 0, 0, 0)),
-    ],
-)
-def test_settings_in_channel_blocks(
-    target: str,
-    channels: tuple[int, int],
-    size: tuple[int, int],
-    stride: int,
-    blocks: tuple[int, int],
-    halo: tuple[int, int, int, int],
-    kernels_for: Callable[[str], Kernels],
+@pytest.mark.parametrize("of", [PLANAR, CHANNELS], ids=lambda f: f.name)
+def test_random_workloads(of: Family, target: str, kernels_for: Callable[[str], Kernels]) -> None:
+    check(of, kernels_for(target), 1, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("target", DEVICES)
+@pytest.mark.parametrize("of", [PLANAR, CHANNELS], ids=lambda f: f.name)
+@pytest.mark.parametrize("seed", range(2, 12))
+def test_many_random_workloads(
+    of: Family, seed: int, target: str, kernels_for: Callable[[str], Kernels]
 ) -> None:
-    """Also NHWC; halves that overlap or end within a block; strides; halos on both sides."""
-    kernels = kernels_for(target)
-    conv = Conv2d(2, channels[0], *size, channels[1], (1, 1), (stride, stride))
-    work = task(conv, Layout(blocks[0], halo), Layout(blocks[1], halo))
-    assert CHANNELS.supports(work, kernels.device) is None
-    add_settings(kernels, CHANNELS, work, 4)
-    kernels.add(CHANNELS, work, CHANNELS.default_knobs(work, kernels.device))
-    kernels.check(EXACT)
+    """500 tasks on each target."""
+    check(of, kernels_for(target), seed, 50)
 
 
 def test_two_threads() -> None:
     two = device("host", 2)
     kernels = Kernels(two)
-    add_settings(kernels, PLANAR, task(Conv2d(2, 70, 37, 41, 50, (1, 1))), 4)
+    add_settings(kernels, PLANAR, task(Conv2d(2, 70, 37, 41, 50, (1, 1))), 3)
     conv = Conv2d(2, 72, 37, 41, 50, (1, 1))
-    add_settings(kernels, CHANNELS, task(conv, Layout(8), Layout(50)), 4)
+    add_settings(kernels, CHANNELS, task(conv, Layout(8), Layout(50)), 3)
     kernels.check(EXACT)
 
 
