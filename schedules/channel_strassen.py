@@ -32,9 +32,6 @@ from tvm.tirx.script import builder as T
 
 from edgeconv.schedules import emit, grouped_conv2d, product_tile
 from edgeconv.schedules.common import (
-    CACHE_LINE,
-    FMA_LATENCY,
-    L2_BYTES_PER_CYCLE,
     Mismatch,
     ceil_div,
     is_partial,
@@ -42,6 +39,7 @@ from edgeconv.schedules.common import (
     run_parallel,
     tile_start,
 )
+from edgeconv.schedules.pair_operands import pitch
 from edgeconv.schedules.prefetching import LINE, share
 from edgeconv.schedules.product_tile import Pixel, Registers, Tile
 from edgeconv.schedules.strassen import (
@@ -49,11 +47,12 @@ from edgeconv.schedules.strassen import (
     LEAST_CHANNELS,
     PREFETCH,
     PRODUCTS,
-    SUBTRACTED,
     Quarters,
     again_cycles,
     cold_cycles,
+    constant,
     left,
+    panel_sizes,
     product_cycles,
     right,
 )
@@ -61,9 +60,7 @@ from edgeconv.schedules.traffic import leaves_l2, map_bytes
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 
-MOST_TILES = 12
 L2_SHARE = 0.5  # of the second-level cache, for a panel
-ALIASING = 1024  # bytes; pixels that lie a multiple apart compete for few ways of the L1 cache
 SUM_CYCLES = 22.0  # of the seven vectors that are made of four
 MAP_BYTES_PER_CYCLE = 12
 LEAST_LANES = 4
@@ -152,13 +149,9 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                 break
             if 2 * pixels * vectors < registers // 2:
                 continue
-            total = ceil_div(count, 2 * pixels)
             panel = PRODUCTS * pixels * _pitch(depth) * 4
-            held = max(1, int(L2_SHARE * device.l2_kib * 1024 / panel))
-            sizes = {
-                ceil_div(total, ceil_div(total, n)) for n in range(1, min(held, MOST_TILES) + 1)
-            }
-            for tiles in sorted(sizes):
+            most = L2_SHARE * device.l2_kib * 1024
+            for tiles in panel_sizes(ceil_div(count, 2 * pixels), panel, most):
                 yield Knobs(lanes, pixels, vectors, tiles, quad, ahead)
 
 
@@ -169,11 +162,9 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     task = grouped_conv2d.flat(task)
     space = Space(task, knobs)
     own, conv = device.with_vectors_of(knobs.lanes), task.conv
-    fmas = knobs.pixels * knobs.vectors
-    loads = own.load_cycles(knobs.vectors, knobs.pixels / knobs.quad)
-    step = max(fmas / own.fma_ports, loads, FMA_LATENCY)
-    step = max(step, knobs.vectors * knobs.lanes * 4 / L2_BYTES_PER_CYCLE)
-    products = space.channel_tiles * product_cycles(space.depth, step, fmas)
+    tile = (knobs.vectors, knobs.pixels)
+    products = product_cycles(space.depth, knobs.lanes, tile, own, knobs.quad)
+    products *= space.channel_tiles
     per_vector = SUM_CYCLES / (1 if device.in_halves else 2)
     sums = knobs.pixels * ceil_div(space.depth, space.width) * per_vector
     weights = PRODUCTS * space.depth * space.half * knobs.lanes * 4
@@ -186,10 +177,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
 
 
 def _pitch(depth: int) -> int:
-    """Floats from a pixel of a panel to the next."""
-    line = CACHE_LINE // 4
-    whole = ceil_div(depth, line) * line
-    return whole + (line if whole * 4 % ALIASING == 0 else 0)
+    """Floats from a pixel of a panel to the next: whole lines."""
+    return pitch(ceil_div(depth, LINE), LINE) * LINE
 
 
 class Space:
@@ -216,18 +205,13 @@ class Space:
         number = tile_start(panel, self.knobs.tiles, self.tiles) + tile
         return tile_start(number, 2 * self.knobs.pixels, self.pixels) + half * self.knobs.pixels
 
-    def vector(self, half: int, tile: Any, m: int) -> Any:
-        """Number of vector m of a tile of a half of the output channels."""
-        first = tile_start(tile, self.knobs.vectors, self.half)
-        return half * (self.all_vectors - self.half) + first + m
-
     def channel(self, half: int, tile: Any, m: int) -> Any:
-        """First output channel of that vector; in NHWC the last overlaps its neighbour."""
-        vector, lanes, channels = (
-            self.vector(half, tile, m),
-            self.knobs.lanes,
-            self.task.conv.out_channels,
-        )
+        """First output channel of vector m of a tile of a half of them; in NHWC the last vector
+        overlaps its neighbour.
+        """
+        lanes, channels = self.knobs.lanes, self.task.conv.out_channels
+        first = tile_start(tile, self.knobs.vectors, self.half)
+        vector = half * (self.all_vectors - self.half) + first + m
         if self.task.out.block != channels:
             return vector * lanes
         return tile_start(vector, lanes, channels)
@@ -256,9 +240,7 @@ def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray
     b21, b22 = halves[:, :, space.second :].copy()
     shared = 2 * space.depth - task.conv.in_channels  # input channels that are in both halves
     b21[:, :shared], b22[:, :shared] = 0, 0
-    factors = list(right(b11, b12, b21, b22))
-    factors[SUBTRACTED] = -factors[SUBTRACTED]
-    return np.ascontiguousarray(np.stack(factors, axis=1))
+    return np.ascontiguousarray(constant(right(b11, b12, b21, b22)))
 
 
 def pack_bias(task: ConvTask, knobs: Knobs, bias: np.ndarray) -> np.ndarray:
@@ -308,20 +290,15 @@ class _Kernel:
         width = self.task.conv.out_width
         return (0, number) if self.task.conv.out_height == 1 else (number // width, number % width)
 
+    def _read(self, number: Any) -> tuple[Any, Any]:
+        """Row and column in the data of what a pixel of the output reads."""
+        return self.operands.pixel(*self._place_of(number), 0, 0)
+
     def _sums(self, n: Any, panel: Any, t: Any, i: Any) -> None:
         """The left factors, of a pixel in each half."""
         space, data, block = self.space, self.operands.data, self.task.data.block
-        pixels = [
-            tuple(
-                map(
-                    T.Bind,
-                    self.operands.pixel(
-                        *self._place_of(space.first_pixel(panel, t, half) + i), 0, 0
-                    ),
-                )
-            )
-            for half in range(2)
-        ]
+        numbers = [space.first_pixel(panel, t, half) + i for half in range(2)]
+        pixels = [[T.Bind(at) for at in self._read(number)] for number in numbers]
         with T.serial(0, ceil_div(space.depth, space.width)) as v:
             c = T.Bind(tile_start(v, space.width, space.depth))
 
@@ -394,9 +371,8 @@ class _Kernel:
         count = 2 * self.knobs.tiles * self.knobs.pixels
         first = tile_start(panel, self.knobs.tiles, space.tiles) * (2 * self.knobs.pixels)
         for pixel, part in share(step, (count, ceil_div(self.task.conv.in_channels, run))):
-            at = self._place_of(tirx.min(first + pixel, space.pixels - 1))
+            y, x = self._read(tirx.min(first + pixel, space.pixels - 1))
             channel = tirx.min(part * run + run, self.task.conv.in_channels) - 1
-            y, x = self.operands.pixel(*at, 0, 0)
             emit.prefetch(self.operands.data[n, channel // block, y, x, channel % block], 0)
 
     def _fetch_quarter(self, n: Any, first: Any, channels: Sequence[Any]) -> None:

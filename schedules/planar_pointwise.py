@@ -261,7 +261,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
 
 
 @dataclass(frozen=True)
-class _Ahead:
+class Ahead:
     """Cache lines of each input channel that a later panel holds, to be fetched beside products."""
 
     lines: int
@@ -283,7 +283,7 @@ class _Panel:
 
     pixels: Callable[[Any, Any, Any], Any]
     place: Callable[[Any, Any], Any]
-    ahead: _Ahead | None
+    ahead: Ahead | None
 
 
 class _Kernel:
@@ -342,7 +342,7 @@ class _Kernel:
             self._fetch(data[n, g * space.cpg + c, first], vectors, line)
 
         lines = ceil_div(vectors * lanes * 4, CACHE_LINE)
-        ahead = _Ahead(lines, fetch) if knobs.ahead else None
+        ahead = Ahead(lines, fetch) if knobs.ahead else None
         self._channels((n, g), _Panel(pixels, place, ahead), vectors, runs)
 
     def _fetch(self, pixel: Any, vectors: int, line: Any) -> None:
@@ -391,7 +391,7 @@ class _Kernel:
             element = data[n, g * space.cpg + c, y * (sy * conv.width)]
             emit.prefetch(element, line % lines * CACHE_LINE)
 
-        ahead = _Ahead(knobs.rows * lines, fetch) if knobs.ahead else None
+        ahead = Ahead(knobs.rows * lines, fetch) if knobs.ahead else None
         if space.full_tiles:
             self._channels((n, g), of(full, ahead), knobs.vectors, 1, space.full_tiles)
         if space.tail_vectors:

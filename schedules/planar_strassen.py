@@ -32,25 +32,24 @@ from tvm.tirx.script import builder as T
 
 from edgeconv.schedules import emit, planar_pointwise
 from edgeconv.schedules.common import (
-    FMA_LATENCY,
-    L2_BYTES_PER_CYCLE,
     Mismatch,
     ceil_div,
     run_parallel,
     tile_start,
 )
-from edgeconv.schedules.planar_pointwise import MAP_BYTES_PER_CYCLE
+from edgeconv.schedules.planar_pointwise import MAP_BYTES_PER_CYCLE, Ahead
 from edgeconv.schedules.prefetching import LINE
 from edgeconv.schedules.strassen import (
     FETCHED_BESIDE,
     LEAST_CHANNELS,
     PREFETCH,
     PRODUCTS,
-    SUBTRACTED,
     Quarters,
     again_cycles,
     cold_cycles,
+    constant,
     left,
+    panel_sizes,
     product_cycles,
     right,
 )
@@ -58,7 +57,6 @@ from edgeconv.schedules.traffic import leaves_l2
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 
-MOST_TILES = 12
 L2_SHARE = 0.6  # of the second-level cache, for a panel
 SUM_CYCLES = 12.0  # of the seven vectors that are made of four
 
@@ -109,16 +107,16 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
         full = pixels // (2 * vectors * lanes)
         most = planar_pointwise.most_channels(vectors, registers, half)
         panel = PRODUCTS * ceil_div(conv.in_channels_per_group, 2) * vectors * lanes * 4
-        held = max(1, int(L2_SHARE * device.l2_kib * 1024 / panel))
-        counts = {ceil_div(full, ceil_div(full, n)) for n in range(1, min(held, MOST_TILES) + 1)}
+        counts = panel_sizes(full, panel, L2_SHARE * device.l2_kib * 1024)
+        tails = {}  # vectors of the last tile, by their lanes
+        for tail_lanes in (lanes, lanes // 2) if device.in_halves else (lanes,):
+            tail = Space(task, Knobs(lanes, vectors, 1, 1, tail_lanes)).tail_vectors
+            if tail <= vectors:
+                tails[tail_lanes] = tail
         for channels in range(max(1, most // 2), most + 1):
-            for tail_lanes in {lanes, lanes // 2} if device.in_halves else {lanes}:
-                knobs = Knobs(lanes, vectors, channels, 1, tail_lanes)
-                tail = Space(task, knobs).tail_vectors
-                if tail > vectors:
-                    continue
+            for tail_lanes, tail in tails.items():
                 runs = planar_pointwise.most_channels(tail, registers, half) if tail else 0
-                for tiles in sorted(counts):
+                for tiles in counts:
                     shape = (lanes, vectors, channels, tiles)
                     yield Knobs(*shape, tail_lanes, max(1, runs // channels), ahead)
 
@@ -149,9 +147,7 @@ def _tile_cycles(space: Space, shape: tuple[int, int], runs: int, device: Device
     """Cycles of a pixel tile in vectors of so many lanes, so many in a register tile."""
     (lanes, vectors), channels = shape, space.knobs.channels * runs
     own = device.with_vectors_of(lanes)
-    step = max(vectors * channels / own.fma_ports, own.load_cycles(vectors, channels), FMA_LATENCY)
-    step = max(step, vectors * lanes * 4 / L2_BYTES_PER_CYCLE)
-    products = product_cycles(space.depth, step, vectors * channels)
+    products = product_cycles(space.depth, lanes, (vectors, channels), own)
     sums = space.depth * vectors * SUM_CYCLES / (1 if own.in_halves else 2)
     return ceil_div(space.runs, runs) * products + sums
 
@@ -192,13 +188,10 @@ def pack_weights(task: ConvTask, knobs: Knobs, weight: np.ndarray) -> np.ndarray
     a21, a22 = matrix[:, outputs:, : space.depth], matrix[:, outputs:, inputs:].copy()
     shared = 2 * space.depth - space.cpg  # input channels that are in both halves
     a12[:, :, :shared], a22[:, :, :shared] = 0, 0
-    factors = list(left(a11, a12, a21, a22))
-    factors[SUBTRACTED] = -factors[SUBTRACTED]
-    products = np.stack(factors, axis=1)
+    products = constant(left(a11, a12, a21, a22))
     starts = np.array([space.channel(run) for run in range(space.runs)])
-    runs = products[
-        :, :, starts[:, None] + np.arange(knobs.channels)
-    ]  # [group, 7, run, channel, C]
+    channels = starts[:, None] + np.arange(knobs.channels)
+    runs = products[:, :, channels]  # [group, 7, run, channel, C]
     return np.ascontiguousarray(runs.transpose(0, 2, 1, 4, 3))
 
 
@@ -230,14 +223,13 @@ class _Kernel:
             emit.unknown_regions()
             n, g, p = emit.all_spatial(grid, axes)
             first = T.Bind(tile_start(p, knobs.tiles, space.full_tiles) * space.width)
-            size = (knobs.lanes, knobs.vectors, min(knobs.channels, space.half))
-            _Panel(self, (n, g, first), size, 1, knobs.tiles).emit()
+            _Panel(self, (n, g, first), (knobs.lanes, knobs.vectors), 1, knobs.tiles).emit()
         if space.tail_vectors:
             with emit.loops(**images) as axes, emit.block("tail"):
                 emit.unknown_regions()
                 n, g = emit.all_spatial(images, axes)
                 first = space.pixels - 2 * space.tail_vectors * knobs.tail_lanes
-                size = (knobs.tail_lanes, space.tail_vectors, min(knobs.channels, space.half))
+                size = (knobs.tail_lanes, space.tail_vectors)
                 _Panel(self, (n, g, first), size, min(knobs.tail_runs, space.runs), 1).emit()
 
 
@@ -246,8 +238,8 @@ class _Panel:
 
     Args:
         at: image, group and first pixel.
-        size: lanes, vectors and channels of a register tile's run.
-        runs: of a register tile.
+        size: lanes and vectors of a register tile.
+        runs: of channels in one.
         tiles: how many pixel tiles.
     """
 
@@ -255,16 +247,16 @@ class _Panel:
         self,
         kernel: _Kernel,
         at: tuple[Any, Any, Any],
-        size: tuple[int, int, int],
+        size: tuple[int, int],
         runs: int,
         tiles: int,
     ) -> None:
         self.kernel, self.space, self.operands = kernel, kernel.space, kernel.operands
         self.n, self.g, self.first = at
-        self.lanes, self.vectors, channels = size
+        self.lanes, self.vectors = size
         self.runs, self.tiles, self.width = runs, tiles, self.vectors * self.lanes
         self.every = Ramp(0, 1, self.lanes)
-        self.rows = [(r, i) for r in range(runs) for i in range(channels)]
+        self.rows = [(r, i) for r in range(runs) for i in range(kernel.knobs.channels)]
         self.acc = {
             (row, j): emit.local("acc", (self.lanes,))
             for row in self.rows
@@ -307,13 +299,17 @@ class _Panel:
 
     def _tile(self, run: Any, t: Any, step: tuple[Any, int]) -> None:
         """A register tile in each quarter of the output."""
-        ahead = self._ahead(step) if self.kernel.knobs.ahead else ()
+        ahead = self._ahead() if self.kernel.knobs.ahead else None
 
         def product(e: int) -> None:
-            if ahead and e in FETCHED_BESIDE:
+            if ahead is not None and e in FETCHED_BESIDE:
                 with emit.only_prefetching():
                     self._fetch_quarter(run, t, FETCHED_BESIDE[e])
-            self._product(run, t, e, ahead[e] if e < len(ahead) else None)
+            self._product(run, t, e, lambda c: fetch(e, c))
+
+        def fetch(e: int, c: Any) -> None:  # beside the first two, a half of the channels each
+            if ahead is not None and e < 2:
+                ahead.part(c + e * self.space.second[0], *step)
 
         self.quarters.emit(product, lambda quarter, value: self._finish(run, t, quarter, value))
 
@@ -331,14 +327,11 @@ class _Panel:
                     for line in range(ceil_div(self.width, LINE)):
                         emit.prefetch_line(array[at], line)
 
-    def _product(
-        self, run: Any, t: Any, e: int, prefetch: Callable[[Any], None] | None = None
-    ) -> None:
-        """Add product number e of the weights."""
+    def _product(self, run: Any, t: Any, e: int, fetch: Callable[[Any], None]) -> None:
+        """Add product number e of the weights; `fetch` is told each input channel."""
         weight = self.operands.weight
         with T.serial(0, self.space.depth) as c:
-            if prefetch is not None:
-                prefetch(c)
+            fetch(c)
             for r in range(self.runs):
                 for i in range(0, self.kernel.knobs.channels, LINE):
                     emit.prefetch(weight[self.g, run + r, e, c, i], PREFETCH, level=1)
@@ -367,22 +360,15 @@ class _Panel:
             at = [self.n, channel, Ramp(self._pixel(t, pixels, j), 1, self.lanes)]
             self.operands.finish(total, at)
 
-    def _ahead(self, step: tuple[Any, int]) -> tuple[Callable[[Any], None], Callable[[Any], None]]:
-        """What fetches, beside the first two products, this tile's share of the next panel's
-        lines of each half of the channels.
-        """
-        space, (number, count) = self.space, step
-        far = self.kernel.knobs.ahead * self.tiles * 2 * self.width
-        lines = ceil_div(self.tiles * 2 * self.width, LINE)
-        share = ceil_div(lines, count)
+    def _ahead(self) -> Ahead:
+        """The lines of each input channel that a later panel holds."""
+        pixels = self.tiles * 2 * self.width
+        first = self.first + self.kernel.knobs.ahead * pixels
 
-        def fetch(c: Any) -> None:
-            for k in range(share):
-                line = tirx.min(number * share + k, lines - 1)
-                start = self.operands.data[self.n, self.g * space.cpg + c, self.first + far]
-                emit.prefetch_line(start, line)
+        def fetch(c: Any, line: Any) -> None:
+            emit.prefetch_line(self.operands.data[self.n, self.g * self.space.cpg + c, first], line)
 
-        return fetch, lambda c: fetch(c + space.second[0])
+        return Ahead(ceil_div(pixels, LINE), fetch)
 
 
 def schedule(sch: Schedule, task: ConvTask, knobs: Knobs, device: Device) -> Schedule:

@@ -16,7 +16,7 @@ the norms being the largest elements (Higham, theorem 23.3), where n² holds for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from edgeconv.schedules import emit
-from edgeconv.schedules.traffic import cold_rate
+from edgeconv.schedules.common import FMA_LATENCY, L2_BYTES_PER_CYCLE, parts_of
+from edgeconv.schedules.traffic import cold_rate, weights_in_l3
 from edgeconv.targets import Device
 
 PRODUCTS = 7
@@ -35,6 +36,9 @@ PRODUCT_CYCLES = 10.0  # to begin and end a product's loop
 MOVE_CYCLES = 2.3  # of an accumulator, in each product: from memory, to memory, or both
 NEAR_BYTES_PER_CYCLE = 32  # of weights in the third-level cache: half of it is hidden
 PREFETCH = 8192  # bytes of weights ahead; they are cold in the first panel
+MOST_TILES = 12  # of a panel
+SUBTRACTED = 4  # this product is
+FETCHED_BESIDE = {0: (0, 0), 2: (1, 0), 3: (1, 1), 4: (0, 1)}  # quarters, a product or two before
 
 Value = Any  # a NumPy array or an expression
 
@@ -53,8 +57,10 @@ def right(b11: Value, b12: Value, b21: Value, b22: Value) -> tuple[Value, ...]:
     return b11, b21, t2, b22 - b12, t2 - b21, t1, b22
 
 
-SUBTRACTED = 4  # this product's constant factor is to be negated
-FETCHED_BESIDE = {0: (0, 0), 2: (1, 0), 3: (1, 1), 4: (0, 1)}  # quarters, a product or two before
+def constant(factors: Sequence[np.ndarray]) -> np.ndarray:
+    """The weights' factors along axis 1, that of the product to be subtracted negated."""
+    signed = [-factor if e == SUBTRACTED else factor for e, factor in enumerate(factors)]
+    return np.stack(signed, axis=1)
 
 
 def bound(value: Value) -> Value:
@@ -62,9 +68,28 @@ def bound(value: Value) -> Value:
     return value if isinstance(value, np.ndarray) else T.Bind(value)
 
 
-def product_cycles(depth: int, step: float, accumulators: int) -> float:
-    """Cycles of the products of a register tile, of `depth` steps each."""
-    ends = PRODUCT_CYCLES + MOVE_CYCLES * accumulators
+def panel_sizes(tiles: int, tile_bytes: int, most_bytes: float) -> list[int]:
+    """Numbers of tiles that a panel may have, which cut all into panels of about one size."""
+    held = max(1, int(most_bytes / tile_bytes))
+    return sorted({parts_of(tiles, most) for most in range(1, min(held, MOST_TILES) + 1)})
+
+
+def product_cycles(
+    depth: int, lanes: int, tile: tuple[int, int], device: Device, quad: int = 1
+) -> float:
+    """Cycles of the products of a register tile, of `depth` steps each: the longest of FMAs, loads,
+    latency and traffic.
+
+    Args:
+        lanes: of its vectors; `device` is the one for such vectors.
+        tile: vectors that are loaded, and numbers that each is multiplied by.
+        quad: such numbers loaded at once.
+    """
+    vectors, numbers = tile
+    loads = device.load_cycles(vectors, numbers / quad)
+    from_l2 = vectors * lanes * 4 / L2_BYTES_PER_CYCLE
+    step = max(vectors * numbers / device.fma_ports, loads, FMA_LATENCY, from_l2)
+    ends = PRODUCT_CYCLES + MOVE_CYCLES * vectors * numbers
     return PRODUCTS * (SLOWED * depth * step + ends)
 
 
@@ -80,7 +105,7 @@ def again_cycles(weights: float, device: Device) -> float:
     """Cycles of reading the weights again for a panel, if they leave the second-level cache."""
     if weights <= device.l2_kib * 512:
         return 0.0
-    near = device.l3_kib * 1024 >= 4 * weights
+    near = weights_in_l3(weights, device)
     return weights / (NEAR_BYTES_PER_CYCLE if near else cold_rate(weights, device))
 
 

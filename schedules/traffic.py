@@ -139,5 +139,10 @@ def cold_rate(weights: float, device: Device) -> float:
     """Bytes a cycle in which each core reads its share of the weights, so many bytes in all: from
     L3 if all of a network's may be there, else from memory, which the cores share.
     """
-    in_l3 = weights * 4 <= device.l3_kib * 1024
+    in_l3 = weights_in_l3(weights, device)
     return COLD_WEIGHTS_RATE if in_l3 else FAR_WEIGHTS_RATE / device.cores
+
+
+def weights_in_l3(weights: float, device: Device) -> bool:
+    """Whether all weights of a network may be there, one of whose layers has so many bytes."""
+    return weights * 4 <= device.l3_kib * 1024

@@ -160,7 +160,7 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
             continue
         for groups in _windows(task, lanes):
             run = ceil_div(groups * task.conv.out_channels_per_group, lanes)
-            for parts in sorted({ceil_div(run, ceil_div(run, p)) for p in (1, 2, 4, 8)}):
+            for parts in sorted({parts_of(run, p) for p in (1, 2, 4, 8)}):
                 part = ceil_div(run, parts)
                 for tiles in _tile_counts(task, tile):
                     cuts = _bands(task, tile, tiles, device)
@@ -196,7 +196,7 @@ def _bands(task: ConvTask, tile: int, tiles: int, device: Device) -> list[int]:
 def _tile_counts(task: ConvTask, tile: int) -> list[int]:
     """Numbers of tiles of a block, near `BLOCK_TILES`, that cut the map evenly."""
     total = Space.count(task, tile)
-    return sorted({ceil_div(total, ceil_div(total, most)) for most in BLOCK_TILES})
+    return sorted({parts_of(total, most) for most in BLOCK_TILES})
 
 
 def _register_tiles(tiles: int, part: int, device: Device) -> Iterator[tuple[int, int]]:
