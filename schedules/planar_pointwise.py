@@ -55,7 +55,7 @@ from edgeconv.schedules.common import (
     tile_start,
 )
 from edgeconv.schedules.pixel_skips import every_second
-from edgeconv.schedules.traffic import PAGE, leaves_l2, planes_collide
+from edgeconv.schedules.traffic import PAGE, fills_l2, leaves_l2, planes_collide
 from edgeconv.targets import Device
 from edgeconv.workload import Conv2d, ConvTask
 
@@ -69,9 +69,9 @@ COLLISIONS = 1.05  # times as long where lines that share a set are not found be
 MAP_BYTES_PER_CYCLE = 16  # from behind L2, prefetched
 EXPOSED = 1 / 3  # of that time, where panels are fetched beside the products of others before
 SKIP_CYCLES = 4.0  # for a vector of pixels out of two of a strided input
-ENDS = 0.6  # cycles an accumulator's start and store cost beside other tiles
-SHORT_ENDS = 20  # accumulators; of more, less of the next tile is beside an end
-LONG_END = 1.5  # cycles more for each beyond
+ENDS = 1.0  # cycles an accumulator's start and store cost beside other tiles
+SHORT_ENDS = 15  # accumulators; of more, less of the next tile is beside an end
+LONG_END = 3.0  # cycles more for each beyond
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Knobs:
         channels: output channels of a register tile.
         tail_runs: where the last pixels fill fewer vectors, a register tile has this many times
             `channels`.
-        ahead: panels from one to that which it prefetches; 0: none.
+        ahead: panels from one to that which it prefetches, of the output too; 0: none.
         rows: output rows whose pixels share a panel, where the input is strided; else 0.
         copied: whether every pixel tile of an input that is not strided has a panel.
     """
@@ -119,7 +119,7 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
     conv, registers = task.conv, device.vector_registers
     kpg = conv.out_channels_per_group
-    ahead = int(leaves_l2(conv, device))
+    ahead = int(fills_l2(conv, device))
     for rows in _row_choices(conv, device):
         pixels = rows * conv.out_width if rows else conv.height * conv.width
         for vectors in range(1, min(6, ceil_div(pixels, device.lanes)) + 1):

@@ -22,6 +22,7 @@ L2_RATE = 24.0  # bytes a cycle of one core
 READ_RATE = 40.0  # out of the second-level cache, nothing written
 L3_RATE = 19.0
 STAYS = 0.5  # of the second-level cache; what is larger does not stay there
+FILLED = 0.9  # of it, by data and output together: then lines of both come from behind it
 MEMORY_RATE = 3.0  # of all cores together
 BAND_SHARE = 0.25  # of the second-level cache, for a band
 SCATTERED_CYCLES = 0.1  # a byte; 0 to 0.45 measured (Zen 4, groups of 3 to 15)
@@ -69,6 +70,11 @@ def shared_cycles(size: int, device: Device) -> float:
 def leaves_l2(conv: Conv2d, device: Device) -> bool:
     """Whether the data is too large to stay in the second-level cache."""
     return map_bytes(conv) > device.l2_kib * 1024 * STAYS
+
+
+def fills_l2(conv: Conv2d, device: Device) -> bool:
+    """Whether the data, or data and output together, are too large to stay there."""
+    return leaves_l2(conv, device) or moved_bytes(conv) > device.l2_kib * 1024 * FILLED
 
 
 def exceeds_l2(conv: Conv2d, device: Device) -> bool:
