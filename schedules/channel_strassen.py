@@ -178,7 +178,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         products *= LOOPLESS
     busy = ceil_div(units, device.cores) * device.cores
     far = map_bytes(conv) / MAP_BYTES_PER_CYCLE if leaves_l2(conv, device) else 0.0
-    cold = min(units, device.cores) * cold_cycles(weights, knobs.tiles * products, device)
+    cold = min(units, device.cores) * cold_cycles(weights, products, device)
     return busy * (knobs.tiles * (products + sums) + again) + cold + conv.batch * far
 
 

@@ -31,10 +31,12 @@ from edgeconv.targets import Device
 PRODUCTS = 7
 KEPT = 2  # matrices
 LEAST_CHANNELS = 16  # of either side; fewer gain nothing
-SLOWED = 1.06  # factors come from the second-level cache; fitted on Zen 4, as are the next two
+SLOWED = 1.03  # factors come from the second-level cache; fitted on Zen 4, as are the next three
 PRODUCT_CYCLES = 10.0  # to begin and end a product's loop
 MOVE_CYCLES = 2.3  # of an accumulator, in each product: from memory, to memory, or both
-NEAR_BYTES_PER_CYCLE = 32  # of weights in the third-level cache: half of it is hidden
+COLD_BYTES_PER_CYCLE = 6  # of weights, within a network
+CODE_CYCLES = 15e3  # of fetching a kernel's code, ten times that of a plain one; 10e3 to 50e3
+NEAR_BYTES_PER_CYCLE = 64  # of weights in the third-level cache: most of it is hidden
 PREFETCH = 8192  # bytes of weights ahead; they are cold in the first panel
 MOST_TILES = 12  # of a panel
 SUBTRACTED = 4  # this product is
@@ -93,12 +95,13 @@ def product_cycles(
     return PRODUCTS * (SLOWED * depth * step + ends)
 
 
-def cold_cycles(weights: float, products: float, device: Device) -> float:
-    """Cycles of a core that weights cost beyond those of the plain product, which no schedule
-    counts: in a network they are cold, and half the first panel's products are there to hide it.
+def cold_cycles(weights: float, tile: float, device: Device) -> float:
+    """Cycles by which cold code and weights delay a core in a network, where other layers ran
+    since. The plain product's are few: its tiles fetch the next ones' weights; here the first pixel
+    tile, of so many cycles over all channels, has to wait for all of them.
     """
-    extra = weights * (1 - 4 / PRODUCTS)
-    return max(0.0, extra / cold_rate(weights, device) - products / 2)
+    rate = min(COLD_BYTES_PER_CYCLE, cold_rate(weights, device))
+    return CODE_CYCLES + max(0.0, weights / rate - tile)
 
 
 def again_cycles(weights: float, device: Device) -> float:
