@@ -37,6 +37,7 @@ MOVE_CYCLES = 2.3  # of an accumulator, in each product: from memory, to memory,
 COLD_BYTES_PER_CYCLE = 6  # of weights, within a network
 CODE_CYCLES = 15e3  # of fetching a kernel's code, ten times that of a plain one; 10e3 to 50e3
 NEAR_BYTES_PER_CYCLE = 64  # of weights in the third-level cache: most of it is hidden
+WEIGHTS_STAY = 0.25  # of the second-level cache, beside maps and a panel
 PREFETCH = 8192  # bytes of weights ahead; they are cold in the first panel
 MOST_TILES = 12  # of a panel
 SUBTRACTED = 4  # this product is
@@ -95,18 +96,26 @@ def product_cycles(
     return PRODUCTS * (SLOWED * depth * step + ends)
 
 
-def cold_cycles(weights: float, tile: float, device: Device) -> float:
+def cold_cycles(weights: float, pixels: float, device: Device, below: tuple[int, int]) -> float:
     """Cycles by which cold code and weights delay a core in a network, where other layers ran
-    since. The plain product's are few: its tiles fetch the next ones' weights; here the first pixel
-    tile, of so many cycles over all channels, has to wait for all of them.
+    since; the plain product's are few, for its tiles fetch the next ones' weights.
+
+    Args:
+        pixels: cycles of a pixel tile over all channels, which waits for its weights.
+        below: pixel tiles of a panel that fetch the weights of the next channel tile, and the
+            number of channel tiles; (1, 1) where none do.
     """
-    rate = min(COLD_BYTES_PER_CYCLE, cold_rate(weights, device))
-    return CODE_CYCLES + max(0.0, weights / rate - tile)
+    fetching, parts = below
+    fresh = weights / min(COLD_BYTES_PER_CYCLE, cold_rate(weights, device))
+    waits = max(0.0, fresh - pixels) + (parts - 1) * max(0.0, fresh - fetching * pixels)
+    return CODE_CYCLES + waits / parts
 
 
 def again_cycles(weights: float, device: Device) -> float:
-    """Cycles of reading the weights again for a panel, if they leave the second-level cache."""
-    if weights <= device.l2_kib * 512:
+    """Cycles of reading the weights again for a panel, if there is more than them to keep in the
+    second-level cache.
+    """
+    if weights <= device.l2_kib * 1024 * WEIGHTS_STAY:
         return 0.0
     near = weights_in_l3(weights, device)
     return weights / (NEAR_BYTES_PER_CYCLE if near else cold_rate(weights, device))
