@@ -26,12 +26,16 @@ DEFAULT = ("shufflenet", "squeezenet", "resnet50")
 
 
 def summary(content: Mapping[str, Any]) -> str:
-    """Markdown: one table for each number of threads, then what failed."""
+    """Markdown: one table for each number of threads, how more of them help, what failed."""
     measured: dict[str, Case] = content["cases"]
     parts = []
-    for threads in sorted({c["threads"] for c in measured.values()}):
-        chosen = [c for c in measured.values() if c["threads"] == threads]
+    by_threads: dict[int, list[Case]] = {}
+    for case in measured.values():
+        by_threads.setdefault(case["threads"], []).append(case)
+    for threads, chosen in sorted(by_threads.items()):
         parts.append(f"**{threads} thread{'s' * (threads > 1)}**, median ms\n\n{_table(chosen)}")
+    if 1 in by_threads:
+        parts += [_scaling(by_threads[1], by_threads[n], n) for n in sorted(by_threads) if n > 1]
     broken = faults({key: {"": case["engines"]} for key, case in measured.items()})
     return "\n".join(parts + ([broken] if broken else []))
 
@@ -43,7 +47,7 @@ def _table(rows: list[Case]) -> str:
     lines[1] += "---:|"
     ratios = []
     for case in rows:
-        times = {n: e["median_ms"] for n, e in case["engines"].items() if "median_ms" in e}
+        times = _times(case)
         least = min(times.values(), default=0.0)
         cells = []
         for name in names:
@@ -63,6 +67,26 @@ def _table(rows: list[Case]) -> str:
         lines += ["", "(noisy): the machine was not steady; ratios count more than times there."]
     lines += ["", f"Largest errors, relative to the largest output of ONNX Runtime: {worst}."]
     return "\n".join(lines) + "\n"
+
+
+def _scaling(alone: list[Case], rows: list[Case], threads: int) -> str:
+    """How many times as fast every engine is on `threads` threads as on one."""
+    names = engine_order(name for case in rows for name in case["engines"])
+    one = {case["network"]: _times(case) for case in alone}
+    lines = [f"| network | {' | '.join(PEERS[n].title for n in names)} |"]
+    lines.append("|---|" + "---:|" * len(names))
+    for case in rows:
+        before, after = one.get(case["network"], {}), _times(case)
+        cells = [
+            f"{before[n] / after[n]:.2f}" if n in before and n in after else "–" for n in names
+        ]
+        lines.append(f"| {case['network']} | {' | '.join(cells)} |")
+    return f"**{threads} threads**, times as fast as 1\n\n" + "\n".join(lines) + "\n"
+
+
+def _times(case: Case) -> dict[str, float]:
+    """Median ms by engine."""
+    return {n: e["median_ms"] for n, e in case["engines"].items() if "median_ms" in e}
 
 
 def _digits(ms: float) -> str:

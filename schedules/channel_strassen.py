@@ -8,6 +8,7 @@ tiles, which stays in the second-level cache.
       panel[tile, 7, pixels, C/2] = left factors of the products
       channel tile of each half of the output → pixel tile
         seven products, an input channel after the other
+          prefetch a share of the next channel tile's weights, or of this one's, some steps ahead
           pixels, vectors (unrolled): acc += broadcast(panel) · weight vector
         out = activation(acc + bias + residual), a quarter behind every other product
 

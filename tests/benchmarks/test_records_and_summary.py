@@ -172,6 +172,18 @@ def test_the_summary_of_networks() -> None:
     assert "0.87 |" in text  # sqrt(1.5 · 0.5)
 
 
+def test_the_summary_of_networks_tells_what_threads_gain() -> None:
+    cases = {
+        f"n, {threads}": {"network": "n", "threads": threads, "engines": engines}
+        for threads, engines in {
+            1: times(edgeconv=3.0, onnxruntime=4.0),
+            2: times(edgeconv=1.6, onnxruntime=3.2, mnn=9.0),
+        }.items()
+    }
+    table = nets.summary({"cases": cases}).split("times as fast as 1\n\n")[1]
+    assert "| n | 1.88 | 1.25 | – |" in table
+
+
 def test_the_ratio_of_default_knobs() -> None:
     def tried(default: float, best: float) -> dict[str, float]:
         return {"default_ms": default, "best_ms": best}
