@@ -18,7 +18,7 @@ from edgeconv.benchmarks import cases, options, running
 from edgeconv.benchmarks.peers import OWN, PEERS, REFERENCE
 from edgeconv.benchmarks.records import Case, Records
 from edgeconv.benchmarks.rounds import Pace
-from edgeconv.benchmarks.summary import compare, engine_order, faults, geometric_mean
+from edgeconv.benchmarks.summary import compare, engine_order, faults, geometric_mean, times
 from edgeconv.targets import host
 
 PROGRAMME = "nets"
@@ -47,16 +47,16 @@ def _table(rows: list[Case]) -> str:
     lines[1] += "---:|"
     ratios = []
     for case in rows:
-        times = _times(case)
-        least = min(times.values(), default=0.0)
+        found = times(case["engines"])
+        least = min(found.values(), default=0.0)
         cells = []
         for name in names:
-            text = _digits(times[name]) if name in times else "–"
-            cells.append(f"**{text}**" if times.get(name) == least else text)
-        found = compare(case["network"], case["engines"])
-        if found is not None:
-            ratios.append(found.ratio)
-        cells.append(f"{found.ratio:.2f}" if found else "–")
+            text = _digits(found[name]) if name in found else "–"
+            cells.append(f"**{text}**" if found.get(name) == least else text)
+        compared = compare(case["network"], case["engines"])
+        if compared is not None:
+            ratios.append(compared.ratio)
+        cells.append(f"{compared.ratio:.2f}" if compared else "–")
         noisy = " (noisy)" if case.get("noise", {}).get("noisy") else ""
         lines.append(f"| {case['network']}{noisy} | {' | '.join(cells)} |")
     mean = f"{geometric_mean(ratios):.2f}" if ratios else "–"
@@ -72,21 +72,16 @@ def _table(rows: list[Case]) -> str:
 def _scaling(alone: list[Case], rows: list[Case], threads: int) -> str:
     """How many times as fast every engine is on `threads` threads as on one."""
     names = engine_order(name for case in rows for name in case["engines"])
-    one = {case["network"]: _times(case) for case in alone}
+    one = {case["network"]: times(case["engines"]) for case in alone}
     lines = [f"| network | {' | '.join(PEERS[n].title for n in names)} |"]
     lines.append("|---|" + "---:|" * len(names))
     for case in rows:
-        before, after = one.get(case["network"], {}), _times(case)
+        before, after = one.get(case["network"], {}), times(case["engines"])
         cells = [
             f"{before[n] / after[n]:.2f}" if n in before and n in after else "–" for n in names
         ]
         lines.append(f"| {case['network']} | {' | '.join(cells)} |")
     return f"**{threads} threads**, times as fast as 1\n\n" + "\n".join(lines) + "\n"
-
-
-def _times(case: Case) -> dict[str, float]:
-    """Median ms by engine."""
-    return {n: e["median_ms"] for n, e in case["engines"].items() if "median_ms" in e}
 
 
 def _digits(ms: float) -> str:

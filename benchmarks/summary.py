@@ -27,14 +27,19 @@ class Comparison:
         return self.peer_ms / self.own_ms
 
 
+def times(engines: Engines) -> dict[str, float]:
+    """Medians, ms, of the engines that have one."""
+    return {n: e["median_ms"] for n, e in engines.items() if "median_ms" in e}
+
+
 def compare(case: str, engines: Engines) -> Comparison | None:
     """None where edgeconv, or every other engine, has no time."""
-    times = {name: e["median_ms"] for name, e in engines.items() if "median_ms" in e}
-    others = {name: ms for name, ms in times.items() if name not in OURS}
-    if OWN not in times or not others:
+    found = times(engines)
+    others = {name: ms for name, ms in found.items() if name not in OURS}
+    if OWN not in found or not others:
         return None
     peer = min(others, key=lambda name: others[name])
-    return Comparison(case, times[OWN], peer, others[peer])
+    return Comparison(case, found[OWN], peer, others[peer])
 
 
 def ratio_to_own(engines: Engines, name: str) -> float | None:

@@ -33,7 +33,6 @@ from tvm.tirx.script import builder as T
 
 from edgeconv.schedules import emit, grouped_conv2d, product_tile
 from edgeconv.schedules.common import (
-    CACHE_LINE,
     Mismatch,
     ceil_div,
     is_partial,
@@ -42,7 +41,7 @@ from edgeconv.schedules.common import (
     tile_start,
 )
 from edgeconv.schedules.pair_operands import pitch
-from edgeconv.schedules.prefetching import LINE, share
+from edgeconv.schedules.prefetching import LINE, next_weights, share
 from edgeconv.schedules.product_tile import Pixel, Registers, Tile
 from edgeconv.schedules.strassen import (
     FETCHED_BESIDE,
@@ -180,8 +179,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         products *= LOOPLESS
     busy = ceil_div(units, device.cores) * device.cores
     far = map_bytes(conv) / MAP_BYTES_PER_CYCLE if leaves_l2(conv, device) else 0.0
-    below = (knobs.tiles, space.channel_tiles) if space.fetches_below else (1, 1)
-    cold = min(units, device.cores) * cold_cycles(weights, products, device, below)
+    fetching = (knobs.tiles, space.channel_tiles)
+    cold = min(units, device.cores) * cold_cycles(weights, products, device, fetching)
     return busy * (knobs.tiles * (products + sums) + again) + cold + conv.batch * far
 
 
@@ -203,11 +202,6 @@ class Space:
         self.channel_tiles = ceil_div(self.half, knobs.vectors)
         self.depth, self.width = _depth(task, knobs.lanes)
         self.pitch = _pitch(self.depth)
-
-    @property
-    def fetches_below(self) -> bool:
-        """Whether pixel tiles fetch the weights of the next channel tile, not their own."""
-        return min(self.knobs.tiles, self.channel_tiles) > 1
 
     @property
     def second(self) -> int:
@@ -365,9 +359,15 @@ class _Kernel:
             place = self._place(t, e, pixel[1], chunk * whole + first)
             return self.panel[emit.run(place, 1 if first is slot else quad)]
 
+        following = tirx.Select(k + 1 == space.channel_tiles, 0, k + 1)
+        steps, floats = ceil_div(space.depth, quad), quad * self.knobs.vectors * self.lanes
+        fetch = None
+        if space.channel_tiles > 1:
+            fetch = next_weights(weight, following, t, self.knobs.tiles, PRODUCTS * steps, floats)
+
         def prefetch(c: Any) -> None:
-            if space.fetches_below:
-                self._fetch_weights(tile, (e, c))
+            if fetch is not None:
+                fetch(e * steps + c // quad)
                 return
             for m in range(0, self.knobs.vectors, max(1, LINE // self.lanes)):
                 emit.prefetch(weight[k, e, c, m, 0], PREFETCH, level=1)
@@ -375,18 +375,6 @@ class _Kernel:
         self.registers.multiply(
             space.depth, whole, data, lambda c, m: weight[k, e, c, m, self.every], prefetch
         )
-
-    def _fetch_weights(self, tile: tuple[Any, Any], step: tuple[int, Any]) -> None:
-        """Ask for a step's share of the weights of the next channel tile: a pixel tile fetches a
-        part of them.
-        """
-        (k, t), (e, c), knobs, space = tile, step, self.knobs, self.space
-        following = tirx.Select(k + 1 == space.channel_tiles, 0, k + 1)
-        start = self.operands.weight[following, 0, 0, 0, 0]
-        each = ceil_div(knobs.vectors * self.lanes * 4, knobs.tiles)  # bytes, of an input channel
-        first = ((t * PRODUCTS + e) * space.depth + c) * each
-        for line in range(ceil_div(each * knobs.quad, CACHE_LINE)):
-            emit.prefetch(start, first + line * CACHE_LINE)
 
     def _output(self, n: Any, number: Any, channel: Any) -> list[Any]:
         """The element of the output of a channel of a pixel."""

@@ -136,9 +136,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         narrow = (knobs.tail_lanes, space.tail_vectors)
         tail = _tile_cycles(space, narrow, knobs.tail_runs, device) + again
         cycles += ceil_div(images, device.cores) * device.cores * tail
-    cold = min(units, device.cores) * cold_cycles(
-        weights * conv.groups, conv.groups * tile, device, (1, 1)
-    )
+    cold = cold_cycles(weights * conv.groups, conv.groups * tile, device)
+    cold *= min(units, device.cores)
     fetched = 0.0
     if leaves_l2(conv, device):
         fetched = images * space.cpg * space.pixels * 4 / MAP_BYTES_PER_CYCLE

@@ -96,18 +96,20 @@ def product_cycles(
     return PRODUCTS * (SLOWED * depth * step + ends)
 
 
-def cold_cycles(weights: float, pixels: float, device: Device, below: tuple[int, int]) -> float:
+def cold_cycles(
+    weights: float, pixels: float, device: Device, fetching: tuple[int, int] = (1, 1)
+) -> float:
     """Cycles by which cold code and weights delay a core in a network, where other layers ran
     since; the plain product's are few, for its tiles fetch the next ones' weights.
 
     Args:
         pixels: cycles of a pixel tile over all channels, which waits for its weights.
-        below: pixel tiles of a panel that fetch the weights of the next channel tile, and the
-            number of channel tiles; (1, 1) where none do.
+        fetching: pixel tiles of a panel, which fetch the weights of the next channel tile if they
+            are several, and the number of channel tiles.
     """
-    fetching, parts = below
+    tiles, parts = fetching
     fresh = weights / min(COLD_BYTES_PER_CYCLE, cold_rate(weights, device))
-    waits = max(0.0, fresh - pixels) + (parts - 1) * max(0.0, fresh - fetching * pixels)
+    waits = max(0.0, fresh - pixels) + (parts - 1) * max(0.0, fresh - tiles * pixels)
     return CODE_CYCLES + waits / parts
 
 

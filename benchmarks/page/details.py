@@ -10,10 +10,11 @@ from edgeconv.benchmarks.noise import MOST_DISTURBED, MOST_DRIFT
 from edgeconv.benchmarks.page import charts, parts
 from edgeconv.benchmarks.page.charts import Column, Roof, Work
 from edgeconv.benchmarks.page.parts import Figure, Section
-from edgeconv.benchmarks.page.sections import Contents, Measured, times, value
+from edgeconv.benchmarks.page.sections import Contents, Measured, value
 from edgeconv.benchmarks.page.svg import element, escape, number
 from edgeconv.benchmarks.peers import OWN, PEERS
 from edgeconv.benchmarks.statistics import DRAWS
+from edgeconv.benchmarks.summary import times
 
 _KINDS = ("dense", "pointwise", "grouped", "depthwise", "other")
 

@@ -9,10 +9,10 @@ from edgeconv.benchmarks import tabulate
 from edgeconv.benchmarks.page import details, files, parts, sections, studies, style
 from edgeconv.benchmarks.page.files import Chart
 from edgeconv.benchmarks.page.parts import Section
-from edgeconv.benchmarks.page.sections import Contents, Measured, times
+from edgeconv.benchmarks.page.sections import Contents, Measured
 from edgeconv.benchmarks.page.svg import escape
 from edgeconv.benchmarks.peers import OURS, PEERS
-from edgeconv.benchmarks.summary import geometric_mean
+from edgeconv.benchmarks.summary import geometric_mean, times
 from edgeconv.errors import EdgeconvError
 
 _FOLDER = Path(__file__).resolve().parent

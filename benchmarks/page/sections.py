@@ -15,7 +15,13 @@ from edgeconv.benchmarks.page.parts import Figure, Section
 from edgeconv.benchmarks.page.svg import number
 from edgeconv.benchmarks.peers import OWN, PEERS
 from edgeconv.benchmarks.records import Case
-from edgeconv.benchmarks.summary import Engines, fastest_other, geometric_mean, ratio_to_own
+from edgeconv.benchmarks.summary import (
+    Engines,
+    fastest_other,
+    geometric_mean,
+    ratio_to_own,
+    times,
+)
 from edgeconv.errors import ShapeError
 from edgeconv.workload import Conv2d
 
@@ -98,11 +104,6 @@ def distinct(found: Sequence[Measured]) -> list[Measured]:
         name = m.key.partition(": ")[2] if on_axis else m.key
         unique.setdefault((m.file, name, () if on_axis else tuple(times(m.engines).items())), m)
     return list(unique.values())
-
-
-def times(engines: Engines) -> dict[str, float]:
-    """Medians, ms."""
-    return {n: e["median_ms"] for n, e in engines.items() if "median_ms" in e}
 
 
 def note(title: str, engine: str, found: Mapping[str, Any]) -> str:
