@@ -18,7 +18,7 @@ from edgeconv.graph.ir import Graph, Node
 from edgeconv.graph.layout import block_for
 from edgeconv.graph.parts import parts
 from edgeconv.layout import Layout
-from edgeconv.schedules import depthwise_blocks
+from edgeconv.schedules import depthwise_costs
 from edgeconv.schedules.pairs import PAIRS, PairFamily
 from edgeconv.schedules.traffic import streaming_cycles
 from edgeconv.strategy import RecordSource
@@ -264,7 +264,7 @@ def _alone(task: ConvTask, device: Device) -> float:
         out = math.prod(conv.output_shape)
         read = conv.batch * conv.in_channels * conv.height * conv.width
         moved = streaming_cycles(4 * (read + out), device)
-        return max(moved, depthwise_blocks.cached_cycles(conv, device))
+        return max(moved, depthwise_costs.cached_cycles(conv, device))
     choice = strategy.choose(task, device)
     return choice.family.estimate(task, choice.knobs, device)
 

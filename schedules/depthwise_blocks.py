@@ -19,7 +19,7 @@ lanes behind the last channel hold a copy of it. A row-major map is transposed i
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +33,6 @@ from tvm.tirx.script import builder as T
 from edgeconv.operators.convolution import apply_activation
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
-    FMA_LATENCY,
     Mismatch,
     ceil_div,
     is_even,
@@ -44,16 +43,21 @@ from edgeconv.schedules.common import (
     starts,
     tile_start,
 )
+from edgeconv.schedules.depthwise_costs import Pixels, strip_cycles
 from edgeconv.schedules.depthwise_tiles import DepthwiseTiles, register_tiles, zeros
-from edgeconv.schedules.padding import columns_met, input_rows_met
 from edgeconv.schedules.relayout import transpose
-from edgeconv.schedules.traffic import MOST_WEIGHTS
+from edgeconv.schedules.traffic import MOST_WEIGHTS, moved_bytes
 from edgeconv.targets import Device
-from edgeconv.workload import Conv2d, ConvTask
+from edgeconv.workload import ConvTask
 
 SCRATCH_BYTES = 1 << 17  # transposed input rows of a strip: a part of the second-level cache
 RESULT_BYTES = 1 << 14  # output rows of a strip that are still to be transposed
-LOADED_AHEAD = 10  # registers LLVM fills before they are needed
+# Zen 4, prefetching against none, by MB of data and output: 7x7 and 5x5 of 0.8 to 2.7 0.90 to 1.02
+# times as fast, of 3 to 7 1.00 to 1.04; 3x3 of 3 to 11 0.77 to 1.00, of 12 to 23 1.10 to 1.66
+MANY_TAPS = 20
+L2_TIMES = 3
+L3_SHARE = 0.35
+AHEAD = 2  # row tiles; 1 is 1.00 to 0.93 times as fast
 STATIC_SQUARES = 16  # up to here the transposes of a map are unrolled, with constant addresses
 
 
@@ -67,6 +71,7 @@ class Knobs:
         unroll_kw: whether the horizontal taps are unrolled into the body.
         parts: parts of the output's rows, all channels of one computed before the next; the last
             overlaps its neighbour.
+        ahead: row tiles from one to that whose pixels and results it prefetches; 0: none.
     """
 
     lanes: int
@@ -74,6 +79,7 @@ class Knobs:
     columns: int
     unroll_kw: bool
     parts: int = 1
+    ahead: int = 0
 
 
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
@@ -122,9 +128,23 @@ def lanes_for(task: ConvTask, device: Device) -> int:
 
 def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
     """Every legal setting: the space both the default and the tuner choose from."""
-    lanes = lanes_for(task, device)
-    for tile in register_tiles(task.conv, device):
-        yield Knobs(lanes, *tile, parts=_parts(task, tile[0], device))
+    conv, lanes = task.conv, lanes_for(task, device)
+    ahead = AHEAD if _fetches(task, device) else 0
+    for tile in register_tiles(conv, device):
+        yield Knobs(lanes, *tile, parts=_parts(task, tile[0], device), ahead=ahead)
+
+
+def _fetches(task: ConvTask, device: Device) -> bool:
+    """Whether tiles prefetch: maps of blocks behind the second-level cache where products take much
+    longer than asking, else only behind the third-level cache.
+    """
+    conv = task.conv
+    if min(task.data.block, task.out.block) == 1:
+        return False
+    most = device.l3_kib * L3_SHARE
+    if math.prod(conv.kernel_size) >= MANY_TAPS:
+        most = min(most, device.l2_kib * L2_TIMES)
+    return moved_bytes(conv) > most * 1024
 
 
 def _parts(task: ConvTask, rows: int, device: Device) -> int:
@@ -141,7 +161,11 @@ def _parts(task: ConvTask, rows: int, device: Device) -> int:
 def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     """Cycles of one core."""
     conv, space = task.conv, Space(task, knobs)
-    tiles = space.strips * strip_cycles(space.tiles, device)
+    pitch = space.pitch
+    if not space.from_planes:
+        pitch = conv.width + task.data.halo[1] + task.data.halo[3]
+    pixels = Pixels(knobs.lanes * 4, pitch, bool(knobs.ahead))
+    tiles = space.strips * strip_cycles(space.tiles, pixels, device)
     vector = 1.25 * (knobs.lanes.bit_length() - 1)  # cycles of a vector of a transposed square
     moved = 0.0
     if space.from_planes:
@@ -149,57 +173,6 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     if space.to_planes:
         moved += space.strips * space.out_squares * knobs.lanes * vector
     return conv.batch * space.runs * (tiles + moved)
-
-
-def strip_cycles(tiles: DepthwiseTiles, device: Device) -> float:
-    """Cycles of the register tiles of a strip and a vector of channels, from and to memory."""
-    count = tiles.row_tiles * tiles.column_tiles
-    return count * (tile_cycles(tiles, device) + 12 + 2 * tiles.rows * tiles.columns)
-
-
-@functools.lru_cache(maxsize=4096)
-def tile_cycles(tiles: DepthwiseTiles, device: Device) -> float:
-    """Cycles of the sums of a register tile, pixels in the L1 cache."""
-    (r, s), pixels = tiles.conv.kernel_size, tiles.rows * tiles.columns
-    met = input_rows_met(tiles.conv, whole=tiles.whole)
-    fmas = pixels * r * s * met
-    loads = len(tiles.row_uses()) * met * tiles.columns * s
-    if tiles.unroll_kw:
-        loads = len(tiles.row_uses()) * met * len(tiles.columns_inside())
-        if tiles.column_tiles == 1:
-            fmas *= columns_met(tiles.conv, tiles.columns, True)
-    return max(fmas / device.fma_ports, (loads + r * s) / device.load_ports, FMA_LATENCY * r * s)
-
-
-def cached_strip_cycles(tiles: DepthwiseTiles, device: Device) -> float:
-    """As `strip_cycles`, but of pixels and results in the L1 cache."""
-    count = tiles.row_tiles * tiles.column_tiles
-    return count * (tile_cycles(tiles, device) + 14 + 0.25 * tiles.rows * tiles.columns)
-
-
-@functools.lru_cache(maxsize=4096)
-def best_tiles(conv: Conv2d, device: Device) -> list[tuple[int, int, bool]]:
-    """Register tiles (see `register_tiles`), those with the least estimated cycles first.
-
-    Where weights can't be read as operands, tiles leave registers for them, and for loads ahead.
-    """
-    taps, height = conv.kernel_size[0] * conv.kernel_size[1], conv.out_height
-    free = device.vector_registers - LOADED_AHEAD
-    found = [
-        (rows, columns, unroll)
-        for rows, columns, unroll in register_tiles(conv, device)
-        if device.memory_operands or not unroll or rows * columns + min(taps, free - 4) <= free
-    ]
-    return sorted(
-        found, key=lambda t: cached_strip_cycles(DepthwiseTiles(conv, height, *t), device)
-    )
-
-
-def cached_cycles(conv: Conv2d, device: Device) -> float:
-    """Cycles of a whole depthwise convolution whose maps are in the L1 cache."""
-    tiles = DepthwiseTiles(conv, conv.out_height, *best_tiles(conv, device)[0])
-    vectors = conv.batch * ceil_div(conv.out_channels, device.lanes)
-    return vectors * cached_strip_cycles(tiles, device)
 
 
 class Space:
@@ -421,6 +394,11 @@ class Kernel:
             else:
                 self.finish(value, (n, v, first + row, column, every))
 
+        def fetch(at: tuple[Any, Any], part: Any, parts: int) -> None:
+            row = first + at[0] + self.knobs.ahead * self.knobs.rows
+            with emit.only_prefetching():
+                self._fetch((n, v, row, at[1]), (part, parts))
+
         self.space.tiles.emit(
             first,
             lambda i, j: (self.acc, [i, j, every]),
@@ -428,6 +406,7 @@ class Kernel:
             lambda kw, kh: self.weight[v, kw, kh, every],
             lambda y, x: self.pixel(n, v, first, y, x),
             finish,
+            fetch if self.knobs.ahead else None,
         )
 
     def pixel(self, n: Any, v: Any, first: Any, y: Any, x: Any) -> Any:
@@ -438,6 +417,29 @@ class Kernel:
         halo = self.task.data.halo
         y = y + first * space.sy + (halo[0] - conv.padding[0])
         return self.data[self.at_input(n, v, y, x + (halo[1] - conv.padding[1]))]
+
+    def _fetch(self, corner: tuple[Any, Any, Any, Any], part: tuple[Any, int]) -> None:
+        """Ask for a part of the pixels that the tile at a row and column reads and none above does,
+        and of its results. Behind the last row lie those of the next vector of channels.
+        """
+        (n, v, row, column), space, (number, parts) = corner, self.space, part
+        tiles, above = space.tiles, (space.taps[0] - 1) * space.dy
+
+        def ask(array: Any, y: Any, x: Any, rows: int, columns: int) -> None:
+            each = ceil_div(rows * columns, parts)
+            with emit.unrolled(i=each) as i:
+                pixel = number * each + i
+                at = self.at_input(n, v, y + pixel // columns, x + pixel % columns)
+                emit.prefetch(array[(*at[:-1], 0)], 0)
+
+        halo, pad = self.task.data.halo, self.conv.padding
+        top, left = row * space.sy + halo[0] - pad[0], column * space.sx + halo[1] - pad[1]
+        right = (space.taps[1] - 1) * space.dx  # the columns left of it came with another tile
+        size = (tiles.rows * space.sy, tiles.columns * space.sx)
+        ask(self.data, top + above, left + right, *size)
+        for array in (self.out, self.residual):
+            if array is not None:
+                ask(array, row, column, tiles.rows, tiles.columns)
 
     def flush(self, n: Any, v: Any, first: Any, branch: int = 0) -> None:
         """Transpose the output rows of a strip into the planes; those of a concatenated branch."""

@@ -34,7 +34,7 @@ from tvm.tirx.script import builder as T
 
 from edgeconv.layout import Layout
 from edgeconv.operators.convolution import apply_activation
-from edgeconv.schedules import depthwise_blocks, emit, product_tile
+from edgeconv.schedules import depthwise_blocks, depthwise_costs, emit, product_tile
 from edgeconv.schedules.common import (
     L2_BYTES_PER_CYCLE,
     Mismatch,
@@ -126,7 +126,7 @@ def default_knobs(task: PairTask, device: Device) -> Knobs:
         return cost / tile.vectors * ceil_div(wide, tile.columns) * tile.columns / wide
 
     tiles = sorted(product_tile.tiles(second, device), key=per_pixel)[:6]
-    in_tiles = depthwise_blocks.best_tiles(task.first.conv, device)[:6]
+    in_tiles = depthwise_costs.best_tiles(task.first.conv, device)[:6]
     settings = (k for t in tiles for i in in_tiles for k in strips(task, device, t, i))
     return min(settings, key=cycles)
 
@@ -154,7 +154,7 @@ def estimate(task: PairTask, knobs: Knobs, device: Device) -> float:
     and again.
     """
     space, conv = Space(task, knobs), task.second.conv
-    strip = space.vectors * depthwise_blocks.cached_strip_cycles(space.tiles, device)
+    strip = space.vectors * depthwise_costs.cached_strip_cycles(space.tiles, device)
     filters = max(conv.batch * space.strips * strip, _reading(task, space, device))
     tiles = space.channel_tiles * space.row_tiles * space.column_tiles
     products = tiles * product_tile.cycles(_second(task), knobs.tile, device)

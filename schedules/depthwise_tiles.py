@@ -100,6 +100,7 @@ class DepthwiseTiles:
         weight: Callable[[Any, int], Any],
         pixel: Pixel,
         finish: Callable[[Any, Any, Any], None],
+        fetch: Callable[[tuple[Any, Any], Any, int], None] | None = None,
     ) -> None:
         """All tiles of a strip, as statements.
 
@@ -110,6 +111,8 @@ class DepthwiseTiles:
             weight: vector of the tap (kw, kh).
             pixel: vector at a row and column of the strip's input, the padding counted.
             finish: takes a result, and its row and column in the strip's output.
+            fetch: prefetches a part for the tile below one; takes the row and column of the latter
+                in the strip's output, the number of the part and how many there are.
         """
         (sy, sx), (_, dx) = self.conv.stride, self.conv.dilation
         taps = self.conv.kernel_size
@@ -137,13 +140,18 @@ class DepthwiseTiles:
 
             if self.unroll_kw:
                 for r, rows in self.rows_inside(top + row):
-                    for c, columns in self.columns_inside().items():
+                    inside = self.columns_inside()
+                    for part, (c, columns) in enumerate(inside.items()):
+                        if fetch is not None and r == 0:
+                            fetch((row, column), part, len(inside))
                         x = load(r, c)
                         for j, kw in columns:
                             for i, kh in rows:
                                 add(x, i, j, weights[kw][kh])
             else:
                 with T.serial(0, taps[1]) as kw:
+                    if fetch is not None:
+                        fetch((row, column), kw, taps[1])
                     vectors = column_of_weights(kw)
                     for r, rows in self.rows_inside(top + row):
                         for j in range(self.columns):

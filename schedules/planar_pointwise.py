@@ -304,8 +304,7 @@ class _Kernel:
             grid = dict(**images, p=space.panels)
             with emit.loops(**grid) as axes, emit.block("rows"):
                 emit.unknown_regions()  # two tiles in it may write one pixel
-                n, g, p = emit.all_spatial(grid, axes)
-                self._rows(n, g, tile_start(p, knobs.rows, conv.out_height))
+                self._rows(*emit.all_spatial(grid, axes))
             return
         if space.full_tiles:
             grid = dict(**images, p=space.full_tiles)
@@ -353,9 +352,10 @@ class _Kernel:
         """First pixel of vector j of a tile; the last overlaps its neighbour."""
         return tirx.min(first + j * self.lanes, self.space.pixels - self.lanes)
 
-    def _rows(self, n: Any, g: Any, row: Any) -> None:
-        """The pixels that a run of output rows takes from a strided input, and all their tiles."""
+    def _rows(self, n: Any, g: Any, p: Any) -> None:
+        """The pixels that run p of output rows takes from a strided input, and all their tiles."""
         conv, space, knobs, lanes = self.conv, self.space, self.knobs, self.lanes
+        row = tile_start(p, knobs.rows, conv.out_height)
         data, (sy, sx), width = self.operands.data, conv.stride, conv.out_width
         panel = emit.scratch("panel", (space.cpg, space.pixels))
         copy, short = dict(c=space.cpg, y=knobs.rows), narrowed(lanes, width)
@@ -385,10 +385,13 @@ class _Kernel:
             )
 
         lines = ceil_div(conv.width * 4, CACHE_LINE)  # of a row
+        later = minimum(g * space.panels + p + knobs.ahead, conv.groups * space.panels - 1)
+        of_group = later // space.panels * space.cpg
+        below = tile_start(later % space.panels, knobs.rows, conv.out_height)
 
         def fetch(c: Any, line: Any) -> None:
-            y = row + knobs.ahead * knobs.rows + line // lines
-            element = data[n, g * space.cpg + c, y * (sy * conv.width)]
+            y = (below + line // lines) * sy
+            element = data[n, of_group + c, y * conv.width]
             emit.prefetch(element, line % lines * CACHE_LINE)
 
         ahead = Ahead(knobs.rows * lines, fetch) if knobs.ahead else None

@@ -39,7 +39,7 @@ from tvm.tirx.script import builder as T
 
 from edgeconv.layout import Layout
 from edgeconv.operators.convolution import apply_activation
-from edgeconv.schedules import depthwise_blocks, emit, grouped_conv2d, product_tile
+from edgeconv.schedules import depthwise_costs, emit, grouped_conv2d, product_tile
 from edgeconv.schedules.common import (
     Mismatch,
     ceil_div,
@@ -145,7 +145,7 @@ def default_knobs(task: PairTask, device: Device) -> Knobs:
         cost = product_tile.cycles(first, tile, device) / pixels * _waste(task, tile)
         best_tiles.setdefault(tile.vectors, []).append((cost, tile))
     ranked = [sorted(found, key=lambda pair: pair[0])[:2] for found in best_tiles.values()]
-    out_tiles = depthwise_blocks.best_tiles(task.second.conv, device)[:4]
+    out_tiles = depthwise_costs.best_tiles(task.second.conv, device)[:4]
     settings = (
         knobs
         for found in ranked
@@ -202,7 +202,7 @@ def parts(task: PairTask, knobs: Knobs, device: Device) -> tuple[float, float, f
     tile_cycles = product_tile.cycles(_first(task), knobs.tile, device)
     units = space.channel_tiles * knobs.segments * task.second.conv.batch
     products = space.pointwise_tiles * tile_cycles
-    strip = depthwise_blocks.cached_strip_cycles(space.tiles, device)
+    strip = depthwise_costs.cached_strip_cycles(space.tiles, device)
     if space.bytes > device.l1d_kib * 1024 // 2:  # with a stride the rows may cost more than sums
         strip = max(strip, space.strip_rows * space.pitch * knobs.lanes * 4 / READ_RATE)
     filters = space.strips * knobs.vectors * strip

@@ -120,16 +120,25 @@ def scattered_cycles(task: ConvTask, bands: int, device: Device) -> float:
 
 @functools.cache
 def planes_collide(planes: int, plane: int, read: int, cache: tuple[int, int]) -> bool:
-    """Whether `read` bytes of each of `planes` planes of `plane` bytes overfill a set of a cache.
+    """Whether `read` bytes of each of `planes` planes of `plane` bytes overfill a set of a cache
+    (see `share_without_room`).
+    """
+    return share_without_room(tuple(range(0, planes * plane, plane)), read, cache) > 0
+
+
+@functools.cache
+def share_without_room(starts: tuple[int, ...], read: int, cache: tuple[int, int]) -> float:
+    """The share of cache lines that find the ways of their set taken, if `read` bytes are read from
+    each address on.
 
     Args:
         cache: its ways, and before them how many bytes apart addresses share a set.
     """
     period, ways = cache
-    starts = np.arange(planes) * plane // CACHE_LINE
-    lines = starts[:, None] + np.arange(ceil_div(read, CACHE_LINE))
+    first = np.array(starts) // CACHE_LINE
+    lines = first[:, None] + np.arange(ceil_div(read, CACHE_LINE))
     in_each = np.bincount((lines % (period // CACHE_LINE)).ravel())
-    return int(in_each.max()) > ways
+    return float(np.maximum(in_each - ways, 0).sum() / lines.size)
 
 
 def streaming_cycles(size: int, device: Device) -> float:

@@ -79,7 +79,9 @@ def check(kernels: Kernels, seed: int, count: int) -> Taken:
     """
     taken: Taken = set()
     for number, (task, rng) in enumerate(cases(seed, count, kernels.device)):
-        cpu = dataclasses.replace(kernels.device, l2_kib=1) if number % 2 else kernels.device
+        cpu = kernels.device
+        if number % 2:
+            cpu = dataclasses.replace(cpu, l2_kib=1, l3_kib=1)
         for f in (ROWS, BLOCKS):
             if f.supports(task, cpu) is None:
                 taken.add((f.name, task.data.block == 1, task.out.block == 1))
@@ -119,6 +121,28 @@ def test_fetching_ahead(cores: int) -> None:
             assert settings
             for knobs in settings[:: ceil_div(len(settings), 3)]:
                 kernels.add(ROWS, task, knobs)
+    kernels.check()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_blocks_fetch_ahead(stride: int) -> None:
+    """What large maps in blocks take that small ones do not: tiles of all shapes prefetch."""
+    cpu = device()
+    far, kernels = dataclasses.replace(cpu, l2_kib=1, l3_kib=1), Kernels(cpu)
+    for size, dilation in ((3, 2), (5, 1)):
+        reach = size // 2 * dilation
+        conv = Conv2d(2, 33, 13, 22, 33, (size, size), (stride, stride), (reach,) * 4)
+        conv = dataclasses.replace(conv, dilation=(dilation, dilation), groups=33)
+        lanes = Layout(cpu.lanes)
+        out = lanes.with_halo((1, 0, 2, 1))
+        task = ConvTask(conv, lanes.with_halo((reach,) * 4), out, True, lanes, RELU)
+        assert not any(knobs.ahead for knobs in BLOCKS.candidates(task, cpu))
+        settings = list(BLOCKS.candidates(task, far))
+        assert all(knobs.ahead for knobs in settings)
+        for knobs in settings[:: ceil_div(len(settings), 5)]:
+            kernels.add(BLOCKS, task, knobs)
+        planes = dataclasses.replace(task, data=Layout(1))
+        assert not any(knobs.ahead for knobs in BLOCKS.candidates(planes, far))
     kernels.check()
 
 
