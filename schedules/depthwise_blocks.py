@@ -46,7 +46,7 @@ from edgeconv.schedules.common import (
 from edgeconv.schedules.depthwise_costs import Pixels, strip_cycles
 from edgeconv.schedules.depthwise_tiles import DepthwiseTiles, register_tiles, zeros
 from edgeconv.schedules.relayout import transpose
-from edgeconv.schedules.traffic import MOST_WEIGHTS, moved_bytes
+from edgeconv.schedules.traffic import MOST_WEIGHTS, leaves_l3, moved_bytes
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 
@@ -56,7 +56,6 @@ RESULT_BYTES = 1 << 14  # output rows of a strip that are still to be transposed
 # times as fast, of 3 to 7 1.00 to 1.04; 3x3 of 3 to 11 0.77 to 1.00, of 12 to 23 1.10 to 1.66
 MANY_TAPS = 20
 L2_TIMES = 3
-L3_SHARE = 0.35
 AHEAD = 2  # row tiles; 1 is 1.00 to 0.93 times as fast
 STATIC_SQUARES = 16  # up to here the transposes of a map are unrolled, with constant addresses
 
@@ -141,10 +140,8 @@ def _fetches(task: ConvTask, device: Device) -> bool:
     conv = task.conv
     if min(task.data.block, task.out.block) == 1:
         return False
-    most = device.l3_kib * L3_SHARE
-    if math.prod(conv.kernel_size) >= MANY_TAPS:
-        most = min(most, device.l2_kib * L2_TIMES)
-    return moved_bytes(conv) > most * 1024
+    many = math.prod(conv.kernel_size) >= MANY_TAPS
+    return leaves_l3(conv, device) or (many and moved_bytes(conv) > device.l2_kib * 1024 * L2_TIMES)
 
 
 def _parts(task: ConvTask, rows: int, device: Device) -> int:

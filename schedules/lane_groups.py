@@ -52,7 +52,7 @@ from edgeconv.schedules.padding import (
     row_inside,
     rows_met,
 )
-from edgeconv.schedules.prefetching import fetch_below, pays
+from edgeconv.schedules.prefetching import FAR_AHEAD, fetch_below, pays, pays_in_blocks
 from edgeconv.schedules.traffic import (
     bands_of_rows,
     by_pixels,
@@ -83,7 +83,8 @@ class Knobs:
         rows, columns: output pixels of a register tile.
         unroll_kh, unroll_kw: whether vertical and horizontal taps are unrolled into the body.
         bands: parts of the output's rows, all vectors of one computed before the next.
-        ahead: whether a tile prefetches what the one below it in the next band needs.
+        ahead: whether a tile prefetches what the one below it in the next band needs, or without
+            bands some rows below.
     """
 
     lanes: int
@@ -141,7 +142,8 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                 whole = fmas * r <= MAX_UNROLLED_FMAS // 2 and device.memory_operands
                 unroll = (whole, fmas <= MAX_UNROLLED_FMAS)
                 for bands in sorted(cuts):
-                    yield Knobs(lanes, rows, columns, *unroll, bands, pays(task, bands, device))
+                    ahead = pays(task, bands, device) or pays_in_blocks(task, device)
+                    yield Knobs(lanes, rows, columns, *unroll, bands, ahead)
 
 
 def _operand_registers(conv: Conv2d, device: Device, rows: int, columns: int) -> int:
@@ -293,7 +295,9 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                 with emit.when(row_inside(conv, knobs.rows, first_row, kh)):
                     _row(operands, space, acc, (n, v, first_row, first_column), kh)
             if knobs.ahead:
-                below = ceil_div(space.row_tiles, knobs.bands) * knobs.rows
+                below = FAR_AHEAD * knobs.rows
+                if knobs.bands > 1:
+                    below = ceil_div(space.row_tiles, knobs.bands) * knobs.rows
                 read = (space.in_channel(v), space.groups * space.cpg)
                 written = (space.out_channel(v), space.used)
                 fetch_below(operands, (n, first_row, first_column), tile, below, (read, written))

@@ -19,11 +19,12 @@ from tvm import tirx
 from edgeconv.layout import Layout
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import CACHE_LINE, ceil_div
-from edgeconv.schedules.traffic import by_pixels, exceeds_l2
+from edgeconv.schedules.traffic import by_pixels, exceeds_l2, leaves_l3
 from edgeconv.targets import Device
 from edgeconv.workload import ConvTask
 
 LINE = CACHE_LINE // 4  # float32
+FAR_AHEAD = 2  # row tiles from one to that which it prefetches, where there are no bands
 
 
 def pays(task: ConvTask, bands: int, device: Device) -> bool:
@@ -33,6 +34,16 @@ def pays(task: ConvTask, bands: int, device: Device) -> bool:
     conv = task.conv
     grouped = conv.groups > 1 and conv.slices is None and by_pixels(task.data, device)
     return bands > device.cores and grouped and exceeds_l2(conv, device)
+
+
+def pays_in_blocks(task: ConvTask, device: Device) -> bool:
+    """Whether tiles of grouped kernels in channel blocks prefetch: where neither data nor output
+    stay in the third-level cache, and products take longer than asking. Zen 4, 12 to 25 MB: 1.00 to
+    1.19 times as fast; 1x1 kernels of 12 MB 0.89 to 1.0.
+    """
+    conv = task.conv
+    grouped = conv.groups > 1 and conv.slices is None and not conv.is_pointwise
+    return grouped and 1 < task.data.block <= device.lanes and leaves_l3(conv, device)
 
 
 def fetch_below(

@@ -23,6 +23,7 @@ READ_RATE = 40.0  # out of the second-level cache, nothing written
 L3_RATE = 19.0
 STAYS = 0.5  # of the second-level cache; what is larger does not stay there
 FILLED = 0.9  # of it, by data and output together: then lines of both come from behind it
+L3_SHARE = 0.38  # of the third-level cache, for a map and its output; less where cores share it
 MEMORY_RATE = 3.0  # of all cores together
 BAND_SHARE = 0.25  # of the second-level cache, for a band
 SCATTERED_CYCLES = 0.1  # a byte; 0 to 0.45 measured (Zen 4, groups of 3 to 15)
@@ -75,6 +76,11 @@ def leaves_l2(conv: Conv2d, device: Device) -> bool:
 def fills_l2(conv: Conv2d, device: Device) -> bool:
     """Whether the data, or data and output together, are too large to stay there."""
     return leaves_l2(conv, device) or moved_bytes(conv) > device.l2_kib * 1024 * FILLED
+
+
+def leaves_l3(conv: Conv2d, device: Device) -> bool:
+    """Whether data and output are too large to stay in the third-level cache."""
+    return moved_bytes(conv) > device.l3_kib * 1024 * L3_SHARE
 
 
 def exceeds_l2(conv: Conv2d, device: Device) -> bool:

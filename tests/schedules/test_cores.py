@@ -225,6 +225,30 @@ def test_bands_of_groups(name: str, cores: int, maps: tuple[tuple[int, int, int]
     kernels.check()
 
 
+@pytest.mark.parametrize("cores", [1, 2])
+def test_groups_in_blocks_fetch_ahead(cores: int) -> None:
+    """Maps in channel blocks that leave the last cache; filters that fill part of a vector too."""
+    cpu = device("host", cores)
+    small, kernels = dataclasses.replace(cpu, l3_kib=1), Kernels(cpu)
+    lanes = Layout(cpu.lanes)
+    for name, group, stride in (
+        ("lane_groups", cpu.lanes // 4, (1, 1)),
+        ("lane_groups", cpu.lanes // 2, (2, 2)),
+        ("grouped_spatial_pack", cpu.lanes, (1, 2)),
+    ):
+        row, channels = family(name), 3 * cpu.lanes
+        groups = channels // group
+        conv = Conv2d(2, channels, 13, 18, channels, (3, 3), stride, (1, 1, 1, 1), groups=groups)
+        out = lanes.with_halo((0, 1, 0, 1))
+        task = ConvTask(conv, lanes.with_halo(conv.padding), out, True, lanes, RELU)
+        assert not any(knobs.ahead for knobs in row.candidates(task, cpu))
+        settings = list(row.candidates(task, small))
+        assert all(knobs.ahead for knobs in settings)
+        for knobs in settings[:: len(settings) // 4]:
+            kernels.add(row, task, knobs)
+    kernels.check()
+
+
 def test_bands_of_a_single_row() -> None:
     """Grouped pointwise convolutions count their tiles along it."""
     cpu = dataclasses.replace(device("host"), l2_kib=1024)
