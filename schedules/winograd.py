@@ -81,11 +81,11 @@ NARROWEST = 4  # groups in a vector
 LEAST_STRIDED_TAPS = 3  # of a component: a 3x3 kernel of stride 2 gains nothing
 WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16)  # groups of a window, where they straddle blocks
 BLOCK_TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64)
-NARROWED = 1.12  # vectors half as long, on a core that runs whole ones in halves: 0.9 to 1.25
+CALIBRATED = 0.9  # what is hidden behind the rest
+NARROWED = 1.06  # vectors half as long, on a core that runs whole ones in halves: 0.9 to 1.25
 PREFETCH = 8192  # bytes ahead; hardware prefetchers stop at pages, and weights are cold
 L1_FILL_BYTES_PER_CYCLE, L3_BYTES_PER_CYCLE = 64, 16  # of one core
 SCRATCH_BYTES_PER_CYCLE = 6  # that does not stay in L2
-DILATED = 1.1  # pixels of a tile lie apart
 MAP_BYTES_PER_CYCLE = 5  # of maps that do not stay in L3, or where there is none
 NEAR_MAP_BYTES_PER_CYCLE = 8  # of those that may, and in prefetched bands
 RUNS_BYTES_PER_CYCLE = 4  # of maps whose pixels hold all channels, a few read at a time
@@ -262,7 +262,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     elif data + out > 2 * device.l2_kib * 1024:  # tiles defeat the prefetchers
         near = data + out <= device.l3_kib * 1024 // 4
         rate = NEAR_MAP_BYTES_PER_CYCLE if near else MAP_BYTES_PER_CYCLE
-        transforms += part * (data + out) / rate * (1 + dilated)
+        transforms += part * (data + out) / rate
     streams = task.conv.batch * space.windows * knobs.parts
     busy = ceil_div(streams * space.blocks, device.cores) * device.cores  # idle cores cost as much
     direct = math.prod(task.conv.kernel_size) / (components * space.products)
@@ -271,8 +271,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     cold = max(0.0, extra / rate - product / 2)  # half overlaps with the first block's products
     if device.cores > 1 and is_even(space.blocks, device.cores) and _shares_map(space):
         cold *= device.cores  # each reads all of the weights
-    calibrated = 0.9 * (DILATED if dilated else 1)
-    return (busy * (transforms + again) + streams * cold) * calibrated
+    return (busy * (transforms + again) + streams * cold) * CALIBRATED
 
 
 def _scattered(task: ConvTask, device: Device) -> bool:
