@@ -245,7 +245,8 @@ def test_groups_of_half_a_vector_where_long_vectors_run_in_halves() -> None:
 
     assert lanes(56, 7, halves) == 8
     assert lanes(56, 7, whole) == 16
-    assert lanes(64, 4, halves) == lanes(112, 2, halves) == 16
+    # 3.5 vectors a group are a tie (measured 0.97 to 1.01)
+    assert lanes(64, 4, halves) == lanes(128, 2, halves) == 16
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3])
