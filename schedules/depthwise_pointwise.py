@@ -295,18 +295,22 @@ class _Kernel:
                     return self.rows.array[Ramp(at + slot.base, 1, slot.lanes)]
                 return self.rows.array[at + slot]
 
-            fetch = None
+            fetch, quad = None, knobs.tile.quad
             if space.channel_tiles > 1:
                 number = t * space.column_tiles + q
-                step = knobs.vectors * knobs.lanes
-                weight = second.weight
-                fetch = next_weights(weight, following, number, count, conv.in_channels, step)
+                steps, floats = ceil_div(conv.in_channels, quad), quad * knobs.vectors * knobs.lanes
+                fetch = next_weights(second.weight, following, number, count, steps, floats)
+
+            def prefetch(c: Any) -> None:
+                if fetch is not None:
+                    fetch(c // quad)
+
             self.registers.multiply(
                 conv.in_channels,
                 space.lanes,
                 pixel,
                 lambda c, m: second.weight[oc, c, m, every],
-                fetch,
+                prefetch,
             )
             for m in range(knobs.vectors):
                 chunk, slot = space.channels.out_channel(oc, m, 0)

@@ -71,6 +71,7 @@ PIPES = 2 / 3  # Zen 4: multiply-adds take two of three pipes, permutes the thir
 EIGHT = 8  # channels of groups that take two permutes, one of which serves two channels
 PERMUTES_OF_EIGHT = 1.5
 SPILL_IN_HALVES = 1.4  # where vectors are stored and loaded in two halves (Zen 4)
+MOST_SKIPPING = 1200  # multiply-adds of a row of taps, where some are left out
 SPILL = 0.45  # cycles of one register, for each channel of the group and row of the kernel
 
 
@@ -140,10 +141,20 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                 fmas = tile * s * conv.in_channels_per_group
                 # unrolled, LLVM would load all rows ahead
                 whole = fmas * r <= MAX_UNROLLED_FMAS // 2 and device.memory_operands
-                unroll = (whole, fmas <= MAX_UNROLLED_FMAS)
+                unroll = (whole, fmas <= MAX_UNROLLED_FMAS or _skips(conv, device, rows, columns))
                 for bands in sorted(cuts):
                     ahead = pays(task, bands, device) or pays_in_blocks(task, device)
                     yield Knobs(lanes, rows, columns, *unroll, bands, ahead)
+
+
+def _skips(conv: Conv2d, device: Device, rows: int, columns: int) -> bool:
+    """Whether horizontal taps are unrolled beyond the usual length because that leaves out those of
+    single pixels that read only padding. Zen 4, 61 layers of 2 to 8 channels a group, maps of 7 to
+    16 columns: 1.06 to 3.8 times as fast.
+    """
+    looped, unrolled = (columns_met(conv, columns, unroll) for unroll in (False, True))
+    fmas = rows * columns * conv.kernel_size[1] * conv.in_channels_per_group * unrolled
+    return device.memory_operands and unrolled < looped and fmas <= MOST_SKIPPING
 
 
 def _operand_registers(conv: Conv2d, device: Device, rows: int, columns: int) -> int:
