@@ -90,8 +90,14 @@ def test_products_of_winograd(target: str, groups: int, cores: int) -> None:
     loops = [x for x in innermost_loops(text) if matching(x, isa.fma)]
     products = [x for x in loops if not matching(x, other)]
     assert products
+    knobs = choice.knobs
+    # what the last register tile computes again, LLVM leaves out of the one before, if unrolled
+    again = -knobs.tiles % knobs.rows
+    whole, less = (rows * knobs.vectors for rows in (knobs.rows, knobs.rows - again))
+    shorter = [x for x in products if len(matching(x, isa.fma)) % whole]
+    assert len(shorter) <= len(products) // 2
     for lines in products:
-        check_loop(target, choice, lines, choice.knobs.rows * choice.knobs.vectors)
+        check_loop(target, choice, lines, less if lines in shorter else whole)
 
 
 def test_the_parser_finds_loops() -> None:
