@@ -45,6 +45,7 @@ from edgeconv.schedules.common import (
 )
 from edgeconv.schedules.depthwise_costs import Pixels, strip_cycles
 from edgeconv.schedules.depthwise_tiles import DepthwiseTiles, register_tiles, zeros
+from edgeconv.schedules.prefetching import LINE
 from edgeconv.schedules.relayout import transpose
 from edgeconv.schedules.traffic import MOST_WEIGHTS, leaves_l3, moved_bytes
 from edgeconv.targets import Device
@@ -421,12 +422,14 @@ class Kernel:
         """
         (n, v, row, column), space, (number, parts) = corner, self.space, part
         tiles, above = space.tiles, (space.taps[0] - 1) * space.dy
+        in_line = max(1, LINE // self.lanes)  # pixels
 
         def ask(array: Any, y: Any, x: Any, rows: int, columns: int) -> None:
-            each = ceil_div(rows * columns, parts)
+            lines = ceil_div(columns, in_line)  # of a row
+            each = ceil_div(rows * lines, parts)
             with emit.unrolled(i=each) as i:
-                pixel = number * each + i
-                at = self.at_input(n, v, y + pixel // columns, x + pixel % columns)
+                line = number * each + i
+                at = self.at_input(n, v, y + line // lines, x + line % lines * in_line)
                 emit.prefetch(array[(*at[:-1], 0)], 0)
 
         halo, pad = self.task.data.halo, self.conv.padding

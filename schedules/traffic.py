@@ -79,8 +79,11 @@ def fills_l2(conv: Conv2d, device: Device) -> bool:
 
 
 def leaves_l3(conv: Conv2d, device: Device) -> bool:
-    """Whether data and output are too large to stay in the third-level cache."""
-    return moved_bytes(conv) > device.l3_kib * 1024 * L3_SHARE
+    """Whether data and output are too large to stay in the third-level cache; without one, in the
+    second-level cache.
+    """
+    most = max(device.l3_kib * L3_SHARE, device.l2_kib * FILLED)
+    return moved_bytes(conv) > most * 1024
 
 
 def exceeds_l2(conv: Conv2d, device: Device) -> bool:
