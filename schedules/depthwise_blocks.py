@@ -139,7 +139,7 @@ def _fetches(task: ConvTask, device: Device) -> bool:
     longer than asking, else only behind the third-level cache.
     """
     conv = task.conv
-    if min(task.data.block, task.out.block) == 1:
+    if min(task.data.block, task.out.block) == 1 or conv.out_height == 1:
         return False
     many = math.prod(conv.kernel_size) >= MANY_TAPS
     return leaves_l3(conv, device) or (many and moved_bytes(conv) > device.l2_kib * 1024 * L2_TIMES)
@@ -394,6 +394,8 @@ class Kernel:
 
         def fetch(at: tuple[Any, Any], part: Any, parts: int) -> None:
             row = first + at[0] + self.knobs.ahead * self.knobs.rows
+            if self.knobs.parts > 1:  # other rows are another core's
+                row = tirx.min(row, first + (self.space.strip - self.knobs.rows))
             with emit.only_prefetching():
                 self._fetch((n, v, row, at[1]), (part, parts))
 
@@ -418,7 +420,7 @@ class Kernel:
 
     def _fetch(self, corner: tuple[Any, Any, Any, Any], part: tuple[Any, int]) -> None:
         """Ask for a part of the pixels that the tile at a row and column reads and none above does,
-        and of its results. Behind the last row lie those of the next vector of channels.
+        and of its results. Behind the last row of the map lie those of the next vector of channels.
         """
         (n, v, row, column), space, (number, parts) = corner, self.space, part
         tiles, above = space.tiles, (space.taps[0] - 1) * space.dy

@@ -18,7 +18,7 @@ LOADED_AHEAD = 10  # registers LLVM fills before they are needed
 # as the best of 25
 TILE_CYCLES = 16.0
 WAITING = 0.5  # of the time that sums of a row wait for each other; others are done meanwhile
-BURST = 10  # results that are stored before the next sums begin; of more, each costs more
+BURST = 10  # results stored before the next sums begin; of more, each costs more (x86)
 BURST_CYCLES = 3.0
 MISSED_CYCLES = 0.75  # a line out of the second-level cache
 CROWDED = 0.15  # of a tile's lines without room: then hardly one stays until it is used again
@@ -31,7 +31,7 @@ class Pixels:
     Attributes:
         size: bytes of one.
         pitch: pixels from a row to the next.
-        far: whether they come from behind the second-level cache.
+        far: whether they come from so far behind that tiles prefetch them.
     """
 
     size: int
@@ -42,7 +42,9 @@ class Pixels:
 def strip_cycles(tiles: DepthwiseTiles, pixels: Pixels, device: Device) -> float:
     """Cycles of the register tiles of a strip and a vector of channels, from and to memory."""
     results = tiles.rows * tiles.columns
-    ends = TILE_CYCLES + results + BURST_CYCLES * max(0, results - BURST)
+    ends = TILE_CYCLES + results
+    if device.memory_operands:
+        ends += BURST_CYCLES * max(0, results - BURST)
     sums = tile_cycles(tiles, device) + _waiting_cycles(tiles, device)
     missed = _missed_lines(tiles, pixels, device) * MISSED_CYCLES
     return tiles.row_tiles * tiles.column_tiles * (sums + ends + missed)

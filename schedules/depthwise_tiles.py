@@ -139,10 +139,11 @@ class DepthwiseTiles:
                 return T.Bind(pixel(row * sy + r, column * sx + c))
 
             if self.unroll_kw:
+                middle = sorted(self.row_uses())[len(self.row_uses()) // 2]  # always inside
                 for r, rows in self.rows_inside(top + row):
                     inside = self.columns_inside()
                     for part, (c, columns) in enumerate(inside.items()):
-                        if fetch is not None and r == 0:
+                        if fetch is not None and r == middle:
                             fetch((row, column), part, len(inside))
                         x = load(r, c)
                         for j, kw in columns:

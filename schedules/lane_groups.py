@@ -306,7 +306,7 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                 with emit.when(row_inside(conv, knobs.rows, first_row, kh)):
                     _row(operands, space, acc, (n, v, first_row, first_column), kh)
             if knobs.ahead:
-                below = FAR_AHEAD * knobs.rows
+                below = FAR_AHEAD * (knobs.columns if conv.out_height == 1 else knobs.rows)
                 if knobs.bands > 1:
                     below = ceil_div(space.row_tiles, knobs.bands) * knobs.rows
                 read = (space.in_channel(v), space.groups * space.cpg)

@@ -83,8 +83,9 @@ WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16)  # groups of a window, where they straddle 
 BLOCK_TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64)
 CALIBRATED = 0.9  # what is hidden behind the rest
 NARROWED = 1.06  # vectors half as long, on a core that runs whole ones in halves: 0.9 to 1.25
-# an accumulator's end, beyond half of the registers; with it the best of 30 settings is missed by
-# 1.02 in the mean of 21 layers of 4 to 64 channels a group (Zen 4), by 1.06 without
+# more accumulators take longer to end; with this the best of 30 settings is missed by 1.02 in the
+# mean of 21 layers of 4 to 64 channels a group (Zen 4), by 1.06 without
+MANY = 16
 MANY_CYCLES = 3.0
 PREFETCH = 8192  # bytes ahead; hardware prefetchers stop at pages, and weights are cold
 L1_FILL_BYTES_PER_CYCLE, L3_BYTES_PER_CYCLE = 64, 16  # of one core
@@ -240,7 +241,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     sums, slice_bytes = depth * step, depth * knobs.vectors * knobs.lanes * 4
     if slice_bytes > device.l1d_kib * 1024 // 2:  # weights of a register tile
         sums = max(sums, slice_bytes / L2_BYTES_PER_CYCLE)
-    many = max(0, fmas - device.vector_registers // 2)
+    many = max(0, fmas - MANY) if device.memory_operands else 0
     product = register_tiles * (sums + 5 + 1.5 * fmas + MANY_CYCLES * many) * narrowed
     product += weights / L1_FILL_BYTES_PER_CYCLE
     scratch = 4 * vectors * knobs.lanes

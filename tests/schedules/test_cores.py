@@ -229,7 +229,7 @@ def test_bands_of_groups(name: str, cores: int, maps: tuple[tuple[int, int, int]
 def test_groups_in_blocks_fetch_ahead(cores: int) -> None:
     """Maps in channel blocks that leave the last cache; filters that fill part of a vector too."""
     cpu = device("host", cores)
-    small, kernels = dataclasses.replace(cpu, l3_kib=1), Kernels(cpu)
+    small, kernels = dataclasses.replace(cpu, l2_kib=1, l3_kib=1), Kernels(cpu)
     lanes = Layout(cpu.lanes)
     for name, group, stride in (
         ("lane_groups", cpu.lanes // 4, (1, 1)),
@@ -244,7 +244,7 @@ def test_groups_in_blocks_fetch_ahead(cores: int) -> None:
         assert not any(knobs.ahead for knobs in row.candidates(task, cpu))
         settings = list(row.candidates(task, small))
         assert all(knobs.ahead for knobs in settings)
-        for knobs in settings[:: len(settings) // 4]:
+        for knobs in settings[:: ceil_div(len(settings), 4)]:
             kernels.add(row, task, knobs)
     kernels.check()
 
