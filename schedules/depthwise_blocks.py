@@ -411,12 +411,15 @@ class Kernel:
 
     def pixel(self, n: Any, v: Any, first: Any, y: Any, x: Any) -> Any:
         """Input pixel (y, x), counted with the padding, of the strip that starts at `first`."""
-        conv, space = self.conv, self.space
-        if space.from_planes:
+        if self.space.from_planes:
             return self.pixels[y, x, self.every]
-        halo = self.task.data.halo
-        y = y + first * space.sy + (halo[0] - conv.padding[0])
-        return self.data[self.at_input(n, v, y, x + (halo[1] - conv.padding[1]))]
+        return self.data[self.at_input(n, v, *self._in_data(first, y, x))]
+
+    def _in_data(self, first: Any, y: Any, x: Any) -> tuple[Any, Any]:
+        """Where such a pixel lies in the data, in blocks."""
+        halo, padding = self.task.data.halo, self.conv.padding
+        y = y + first * self.space.sy + (halo[0] - padding[0])
+        return y, x + (halo[1] - padding[1])
 
     def _fetch(self, corner: tuple[Any, Any, Any, Any], part: tuple[Any, int]) -> None:
         """Ask for a part of the pixels that the tile at a row and column reads and none above does,
@@ -434,11 +437,9 @@ class Kernel:
                 at = self.at_input(n, v, y + line // lines, x + line % lines * in_line)
                 emit.prefetch(array[(*at[:-1], 0)], 0)
 
-        halo, pad = self.task.data.halo, self.conv.padding
-        top, left = row * space.sy + halo[0] - pad[0], column * space.sx + halo[1] - pad[1]
         right = (space.taps[1] - 1) * space.dx  # the columns left of it came with another tile
         size = (tiles.rows * space.sy, tiles.columns * space.sx)
-        ask(self.data, top + above, left + right, *size)
+        ask(self.data, *self._in_data(row, above, column * space.sx + right), *size)
         for array in (self.out, self.residual):
             if array is not None:
                 ask(array, row, column, tiles.rows, tiles.columns)

@@ -139,9 +139,9 @@ class DepthwiseTiles:
                 return T.Bind(pixel(row * sy + r, column * sx + c))
 
             if self.unroll_kw:
-                middle = sorted(self.row_uses())[len(self.row_uses()) // 2]  # always inside
+                inside, all_rows = self.columns_inside(), sorted(self.row_uses())
+                middle = all_rows[len(all_rows) // 2]  # the least likely to be padding
                 for r, rows in self.rows_inside(top + row):
-                    inside = self.columns_inside()
                     for part, (c, columns) in enumerate(inside.items()):
                         if fetch is not None and r == middle:
                             fetch((row, column), part, len(inside))

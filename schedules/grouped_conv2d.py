@@ -54,7 +54,7 @@ from edgeconv.schedules.common import (
 from edgeconv.schedules.grouped_kernel import add_all
 from edgeconv.schedules.grouped_space import Knobs, Space
 from edgeconv.schedules.padding import columns_met, rows_met
-from edgeconv.schedules.prefetching import FAR_AHEAD, fetch_below, pays, pays_in_blocks
+from edgeconv.schedules.prefetching import fetch_below, fetches_below
 from edgeconv.schedules.traffic import (
     BAND_SHARE,
     PAGE,
@@ -169,8 +169,7 @@ def _ahead(task: ConvTask, knobs: Knobs, bands: int, device: Device) -> int:
     """
     conv = task.conv
     if conv.groups > 1:
-        fetches = pays(task, bands, device) or pays_in_blocks(task, device)
-        return int(conv.input_shuffle == 1 and fetches)
+        return int(conv.input_shuffle == 1 and fetches_below(task, bands, device))
     dense = conv.is_pointwise and conv.input_shuffle == 1
     if not dense or not leaves_l2(conv, device):
         return 0
@@ -318,10 +317,9 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                 emit.store(acc, start, [i, j, m, every])
             add_all(operands, space, acc, (n, oc, oh, ow), first)
             if knobs.ahead and conv.groups > 1:
-                tiles = space.band if knobs.bands > 1 else FAR_AHEAD
-                below = tiles * (columns if space.flat else rows)
+                between = space.band if knobs.bands > 1 else None
                 channels = ((space.in_channel(oc), space.window), space.out_run(oc))
-                fetch_below(operands, (n, *first), dict(i=rows, j=columns), below, channels)
+                fetch_below(operands, (n, *first), dict(i=rows, j=columns), between, channels)
             stored = {**tile, "lane": space.stored}
             with emit.loops(**stored) as axes, emit.block("store"):
                 i, j, m, lane = emit.all_spatial(stored, axes)

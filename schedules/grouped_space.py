@@ -28,7 +28,8 @@ class Knobs:
         quad: input channels loaded as one vector, from whose lanes they are broadcast; 1: each
             channel is loaded by itself.
         bands: parts of the output's rows, all channels of one computed before the next.
-        ahead: tiles from one to that whose pixels it prefetches, in groups bands; 0: none.
+        ahead: tiles from one to that whose pixels it prefetches, in groups
+            bands, or rows of tiles where there are none; 0: none.
     """
 
     lanes: int

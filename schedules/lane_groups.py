@@ -52,7 +52,7 @@ from edgeconv.schedules.padding import (
     row_inside,
     rows_met,
 )
-from edgeconv.schedules.prefetching import FAR_AHEAD, fetch_below, pays, pays_in_blocks
+from edgeconv.schedules.prefetching import fetch_below, fetches_below
 from edgeconv.schedules.traffic import (
     bands_of_rows,
     by_pixels,
@@ -143,7 +143,7 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                 whole = fmas * r <= MAX_UNROLLED_FMAS // 2 and device.memory_operands
                 unroll = (whole, fmas <= MAX_UNROLLED_FMAS or _skips(conv, device, rows, columns))
                 for bands in sorted(cuts):
-                    ahead = pays(task, bands, device) or pays_in_blocks(task, device)
+                    ahead = fetches_below(task, bands, device)
                     yield Knobs(lanes, rows, columns, *unroll, bands, ahead)
 
 
@@ -306,12 +306,10 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                 with emit.when(row_inside(conv, knobs.rows, first_row, kh)):
                     _row(operands, space, acc, (n, v, first_row, first_column), kh)
             if knobs.ahead:
-                below = FAR_AHEAD * (knobs.columns if conv.out_height == 1 else knobs.rows)
-                if knobs.bands > 1:
-                    below = ceil_div(space.row_tiles, knobs.bands) * knobs.rows
+                band = ceil_div(space.row_tiles, knobs.bands) if knobs.bands > 1 else None
                 read = (space.in_channel(v), space.groups * space.cpg)
                 written = (space.out_channel(v), space.used)
-                fetch_below(operands, (n, first_row, first_column), tile, below, (read, written))
+                fetch_below(operands, (n, first_row, first_column), tile, band, (read, written))
             stored = {**tile, "lane": min(lanes, _stored_lanes(space))}
             with emit.loops(**stored) as axes, emit.block("store"):
                 i, j, lane = emit.all_spatial(stored, axes)

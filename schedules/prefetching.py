@@ -1,5 +1,5 @@
 """Prefetching beside the products of other pixels: weights of the next channels, and maps that lie
-behind the second-level cache.
+behind the second-level cache, in channel blocks behind the third.
 
 Where pixels hold all channels (NHWC), the channels of a group are a short run in each of many
 pixels. That is no pattern hardware prefetchers find, so each run is a miss, read or written. A tile
@@ -36,7 +36,12 @@ def pays(task: ConvTask, bands: int, device: Device) -> bool:
     return bands > device.cores and grouped and exceeds_l2(conv, device)
 
 
-def pays_in_blocks(task: ConvTask, device: Device) -> bool:
+def fetches_below(task: ConvTask, bands: int, device: Device) -> bool:
+    """Whether tiles of a grouped kernel in so many bands call `fetch_below`."""
+    return pays(task, bands, device) or _pays_in_blocks(task, device)
+
+
+def _pays_in_blocks(task: ConvTask, device: Device) -> bool:
     """Whether tiles of grouped kernels in channel blocks prefetch: where neither data nor output
     stay in the third-level cache, and products take longer than asking. Zen 4, 12 to 25 MB: 1.00 to
     1.19 times as fast; 1x1 kernels of 12 MB 0.89 to 1.0.
@@ -50,7 +55,7 @@ def fetch_below(
     operands: emit.ConvOperands,
     corner: tuple[Any, Any, Any],
     tile: dict[str, int],
-    below: int,
+    band: int | None,
     channels: tuple[tuple[Any, int], tuple[Any, int]],
 ) -> None:
     """Ask for what a tile reads for the first time, and for what it writes.
@@ -58,13 +63,15 @@ def fetch_below(
     Args:
         corner: image, output row and column of a tile above it.
         tile: output rows and columns of it.
-        below: rows between the two; columns, where the output has a single row.
+        band: tiles of a band, as many as lie between the two; None: there are no bands.
         channels: the first and the number of input channels, and of output channels.
     """
     conv = operands.task.conv
     n, row, column = corner
     (sy, sx), (kh, kw) = conv.stride, (conv.tap_rows, conv.kernel_size[1])
-    down, right = (0, below) if conv.out_height == 1 else (below, 0)
+    below = FAR_AHEAD if band is None else band
+    single = conv.out_height == 1
+    down, right = (0, below * tile["j"]) if single else (below * tile["i"], 0)
     with emit.only_prefetching(), emit.unrolled(**tile) as (i, j):
         at = row + down + i, column + right + j
         y, x = operands.pixel(*at, kh - 1, kw // 2)

@@ -253,9 +253,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         transforms += 2 * scratch / SCRATCH_BYTES_PER_CYCLE
     data, out = map_bytes(task.conv), 4 * math.prod(task.conv.output_shape[1:])
     part = space.width / task.conv.in_channels / space.blocks  # of the map
-    dilated = task.conv.dilation != (1, 1)
     if knobs.bands > 1:
-        rate = NEAR_MAP_BYTES_PER_CYCLE / (1 + dilated)
+        rate = NEAR_MAP_BYTES_PER_CYCLE / (1 if task.conv.dilation == (1, 1) else 2)
         transforms += part * (data * (side / knobs.tile) + out) / rate
         weights_again = weights * space.windows * knobs.parts
         if weights_again > device.l2_kib * 1024 // 4:
