@@ -32,6 +32,7 @@ an NHWC channel run overlaps its neighbour, so there are no tail loops.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -53,7 +54,7 @@ from edgeconv.schedules.common import (
 )
 from edgeconv.schedules.grouped_kernel import add_all
 from edgeconv.schedules.grouped_space import Knobs, Space
-from edgeconv.schedules.padding import columns_met, rows_met
+from edgeconv.schedules.padding import PEELED, columns_met, peeling_pays, rows_met
 from edgeconv.schedules.prefetching import fetch_below, fetches_below
 from edgeconv.schedules.traffic import (
     BAND_SHARE,
@@ -143,9 +144,12 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                         break
                     if direct and not _stays_inside(conv, knobs):
                         continue
-                    for bands in _bands(task, knobs, device):
+                    peelings = (
+                        (False, True) if not direct and _peels(conv, knobs, device) else (False,)
+                    )
+                    for bands, peeled in itertools.product(_bands(task, knobs, device), peelings):
                         ahead = _ahead(task, knobs, bands, device)
-                        yield dataclasses.replace(knobs, bands=bands, ahead=ahead)
+                        yield dataclasses.replace(knobs, bands=bands, ahead=ahead, peeled=peeled)
 
 
 def _bands(task: ConvTask, knobs: Knobs, device: Device) -> Iterator[int]:
@@ -176,6 +180,18 @@ def _ahead(task: ConvTask, knobs: Knobs, bands: int, device: Device) -> int:
     fmas = conv.in_channels * knobs.rows * knobs.columns * knobs.vectors
     ahead = ceil_div(FETCH_CYCLES, max(1, fmas // device.fma_ports))
     return ahead if ahead <= FARTHEST else 0
+
+
+def _peels(conv: Conv2d, knobs: Knobs, device: Device) -> bool:
+    """Whether code of its own for each kind of tiles is worth it, and leaves accumulators in
+    registers.
+    """
+    registers = device.vector_registers
+    tile = knobs.rows * knobs.columns * knobs.vectors + operand_registers(conv, device, knobs)
+    if not device.memory_operands or not knobs.unroll_kw or tile > registers - registers // 6:
+        return False
+    few = len(column_kinds(conv, knobs.columns)) <= MOST_KINDS
+    return few and peeling_pays(conv, knobs.columns)
 
 
 def _stays_inside(conv: Conv2d, knobs: Knobs) -> bool:
@@ -227,12 +243,13 @@ def tile_cycles(task: ConvTask, knobs: Knobs, device: Device) -> float:
     in_halves, device = device.in_halves, device.with_vectors_of(knobs.lanes)
     pixels = knobs.rows * knobs.columns
     steps = space.window * conv.tap_rows * conv.kernel_size[1] * rows_met(conv, knobs.rows)
-    share = columns_met(conv, knobs.columns, knobs.unroll_kw)
+    share = columns_met(conv, knobs.columns, knobs.unroll_kw, peeled=knobs.peeled)
     loads = device.load_cycles(knobs.vectors, pixels * share / knobs.quad)
     weights = steps * knobs.vectors * knobs.lanes * 4
     fmas = pixels * share * knobs.vectors
     step = max(fmas / device.fma_ports, loads, FMA_LATENCY)
     cycles = steps * step * (NARROWED if in_halves and not device.in_halves else 1)
+    cycles *= PEELED if knobs.peeled else 1
     if weights > device.l1d_kib * 1024 // 2:
         cycles = max(cycles, weights / L2_BYTES_PER_CYCLE)
     if device.memory_operands and knobs.unroll_kw and conv.kernel_size[1] > 1:

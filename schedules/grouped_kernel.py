@@ -14,6 +14,7 @@ from edgeconv.borders import Columns, column_kinds
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import CACHE_LINE, minimum
 from edgeconv.schedules.padding import (
+    by_kind,
     column_inside,
     columns_inside,
     row_inside,
@@ -31,26 +32,15 @@ def add_all(
     tile: tuple[Any, Any, Any, Any],
     first: tuple[Any, Any],
 ) -> None:
-    """Add all taps of all channels; without a halo, in code of its own for tiles at each border."""
+    """Add all taps of all channels; peeled, in code of its own for tiles at each border."""
     conv, columns = space.conv, space.knobs.columns
 
     def add(read: Columns) -> None:
         with emit.loops(cc=space.chunks, kh=conv.tap_rows) as (cc, kh):
             _row(operands, space, acc, tile, first, (cc, kh), read)
 
-    def one_of(kinds: Sequence[tuple[tuple[int, ...], Columns]]) -> None:
-        (numbers, read), *others = kinds
-        if not others:
-            add(read)
-            return
-        with T.If(tirx.any(*[tile[3] == number for number in numbers])):
-            with T.Then():
-                add(read)
-            with T.Else():
-                one_of(others)
-
-    if space.inside:
-        one_of(column_kinds(conv, columns))
+    if space.peeled:
+        by_kind(tile[3], column_kinds(conv, columns), add)
     else:
         add(tuple(columns_inside(conv, columns, kw) for kw in range(conv.kernel_size[1])))
 
@@ -113,7 +103,7 @@ def _multiply(
         emit.store(acc, acc[i, j, m, every] + product, [i, j, m, every])
 
     def column(kw: Any, columns: Sequence[int]) -> None:
-        inside = None if space.inside else column_inside(conv, knobs.columns, first[1], kw)
+        inside = None if space.peeled else column_inside(conv, knobs.columns, first[1], kw)
         with emit.when(inside):
             with emit.unrolled(k=knobs.quad, i=knobs.rows) as (k, i):
                 for j in columns:

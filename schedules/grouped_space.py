@@ -30,6 +30,8 @@ class Knobs:
         bands: parts of the output's rows, all channels of one computed before the next.
         ahead: tiles from one to that whose pixels it prefetches, in groups
             bands, or rows of tiles where there are none; 0: none.
+        peeled: whether tiles at the left and right border have code of their own, without the taps
+            of single pixels that read only padding. Without a halo they always have.
     """
 
     lanes: int
@@ -41,6 +43,7 @@ class Knobs:
     quad: int = 1
     bands: int = 1
     ahead: int = 0
+    peeled: bool = False
 
 
 class Space:
@@ -62,6 +65,7 @@ class Space:
         self.run_vectors = ceil_div(run, knobs.lanes)
         self.run_tiles = ceil_div(self.run_vectors, knobs.vectors)
         self.inside = lacks_halo(task) is not None  # no tap may read outside of the image
+        self.peeled = self.inside or knobs.peeled
         # a vector wider than its group is stored in part
         self.stored = min(knobs.lanes, self.kpg) if knobs.per_group else knobs.lanes
         self.channel_tiles = self.run_tiles * (conv.groups if knobs.per_group else 1)

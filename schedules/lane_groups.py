@@ -14,7 +14,8 @@ reads the pixel.
           rows, columns (unrolled): acc += permute_k(data vector) · weight vector
         out = activation(acc + residual)
 
-Taps that read only padding are skipped (see padding).
+Taps that read only padding are skipped (see padding); peeled, tiles at the left and right border
+have code of their own, which skips those of single pixels, too.
 
 TIR's plain expression of the same would be one scalar load a lane, 10 to 20 times slower.
 
@@ -25,6 +26,7 @@ neighbour, and where p·KPG is less than the lanes the vector is stored in part.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +36,7 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.tirx import Ramp
 
+from edgeconv.borders import Columns, column_kinds
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import (
     FMA_LATENCY,
@@ -46,9 +49,12 @@ from edgeconv.schedules.common import (
     tile_start,
 )
 from edgeconv.schedules.padding import (
+    PEELED,
+    by_kind,
     column_inside,
     columns_inside,
     columns_met,
+    peeling_pays,
     row_inside,
     rows_met,
 )
@@ -72,6 +78,7 @@ EIGHT = 8  # channels of groups that take two permutes, one of which serves two 
 PERMUTES_OF_EIGHT = 1.5
 SPILL_IN_HALVES = 1.4  # where vectors are stored and loaded in two halves (Zen 4)
 MOST_SKIPPING = 1200  # multiply-adds of a row of taps, where some are left out
+MOST_PEELED = 2400  # of all kinds of tiles
 SPILL = 0.45  # cycles of one register, for each channel of the group and row of the kernel
 
 
@@ -86,6 +93,8 @@ class Knobs:
         bands: parts of the output's rows, all vectors of one computed before the next.
         ahead: whether a tile prefetches what the one below it in the next band needs, or without
             bands some rows below.
+        peeled: whether tiles at the left and right border have code of their own, without the taps
+            of single pixels that read only padding.
     """
 
     lanes: int
@@ -95,6 +104,7 @@ class Knobs:
     unroll_kw: bool
     bands: int = 1
     ahead: bool = False
+    peeled: bool = False
 
 
 def supports(task: ConvTask, device: Device) -> Mismatch | None:
@@ -141,10 +151,12 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                 fmas = tile * s * conv.in_channels_per_group
                 # unrolled, LLVM would load all rows ahead
                 whole = fmas * r <= MAX_UNROLLED_FMAS // 2 and device.memory_operands
-                unroll = (whole, fmas <= MAX_UNROLLED_FMAS or _skips(conv, device, rows, columns))
-                for bands in sorted(cuts):
+                short = fmas <= MAX_UNROLLED_FMAS or _skips(conv, device, rows, columns)
+                borders = (False, True) if _peels(conv, device, rows, columns) else (False,)
+                for bands, peeled in itertools.product(sorted(cuts), borders):
                     ahead = fetches_below(task, bands, device)
-                    yield Knobs(lanes, rows, columns, *unroll, bands, ahead)
+                    unroll = (whole, short or peeled)
+                    yield Knobs(lanes, rows, columns, *unroll, bands, ahead, peeled)
 
 
 def _skips(conv: Conv2d, device: Device, rows: int, columns: int) -> bool:
@@ -155,6 +167,14 @@ def _skips(conv: Conv2d, device: Device, rows: int, columns: int) -> bool:
     looped, unrolled = (columns_met(conv, columns, unroll) for unroll in (False, True))
     fmas = rows * columns * conv.kernel_size[1] * conv.in_channels_per_group * unrolled
     return device.memory_operands and unrolled < looped and fmas <= MOST_SKIPPING
+
+
+def _peels(conv: Conv2d, device: Device, rows: int, columns: int) -> bool:
+    """Whether code for each kind of tiles leaves out enough, and is short enough."""
+    if not device.memory_operands or not peeling_pays(conv, columns):
+        return False
+    read = sum(len(c) for _, kind in column_kinds(conv, columns) for c in kind)
+    return rows * conv.in_channels_per_group * read <= MOST_PEELED
 
 
 def _operand_registers(conv: Conv2d, device: Device, rows: int, columns: int) -> int:
@@ -180,7 +200,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     r = conv.tap_rows
     width, pixels = conv.in_channels_per_group, knobs.rows * knobs.columns
     met = rows_met(conv, knobs.rows)
-    fmas = pixels * r * s * width * met * columns_met(conv, knobs.columns, knobs.unroll_kw)
+    share = columns_met(conv, knobs.columns, knobs.unroll_kw, peeled=knobs.peeled)
+    fmas = pixels * r * s * width * met * share
     # distinct pixels of a row: the taps share them, and where they aren't unrolled LLVM does it
     span = (knobs.columns - 1) * stride + (s - 1) * dilation + 1
     row = min(knobs.columns * s, span)
@@ -201,6 +222,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         across = width > 4 and not broadcast
         needed = pixels + knobs.rows * row + NOT_HELD + (MORE_PERMUTES if across else 0)
         cycles += spill * max(0, needed - device.vector_registers) * width * r * met
+    cycles *= PEELED if knobs.peeled else 1
     overhead = 12 + 3 * pixels + (0 if knobs.unroll_kw else 2 * r * s)
     return space.tiles * (cycles + overhead) + scattered_cycles(task, knobs.bands, device)
 
@@ -301,10 +323,17 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                 start = operands.start(v, every)
                 start = start if task.bias else tirx.Broadcast(start, lanes)
                 emit.store(acc, start, [i, j, every])
-            nest = emit.unrolled if knobs.unroll_kh else emit.loops
-            with nest(kh=conv.tap_rows) as kh:
-                with emit.when(row_inside(conv, knobs.rows, first_row, kh)):
-                    _row(operands, space, acc, (n, v, first_row, first_column), kh)
+
+            def add(read: Columns | None) -> None:
+                nest = emit.unrolled if knobs.unroll_kh else emit.loops
+                with nest(kh=conv.tap_rows) as kh:
+                    with emit.when(row_inside(conv, knobs.rows, first_row, kh)):
+                        _row(operands, space, acc, (n, v, first_row, first_column), kh, read)
+
+            if knobs.peeled:
+                by_kind(ow, column_kinds(conv, knobs.columns), add)
+            else:
+                add(None)
             if knobs.ahead:
                 band = ceil_div(space.row_tiles, knobs.bands) if knobs.bands > 1 else None
                 read = (space.in_channel(v), space.groups * space.cpg)
@@ -322,9 +351,16 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
 
 
 def _row(
-    operands: emit.ConvOperands, space: Space, acc: Any, tile: tuple[Any, ...], kh: Any
+    operands: emit.ConvOperands,
+    space: Space,
+    acc: Any,
+    tile: tuple[Any, ...],
+    kh: Any,
+    read: Columns | None,
 ) -> None:
-    """Add one row of the kernel: all its columns and channels."""
+    """Add one row of the kernel: all its columns and channels, or of each column those pixels that
+    `read` names.
+    """
     conv, knobs, (n, v, first_row, first_column) = space.conv, space.knobs, tile
     every, block, channel = Ramp(0, 1, knobs.lanes), space.task.data.block, space.in_channel(v)
     at, image = Ramp(channel % block, 1, knobs.lanes), operands.image(n, kh)
@@ -338,13 +374,17 @@ def _row(
         emit.store(acc, acc[i, j, every] + product, [i, j, every])
 
     def column(k: Any, kw: Any, columns: Sequence[int]) -> None:
-        with emit.when(column_inside(conv, knobs.columns, first_column, kw)):
+        inside = column_inside(conv, knobs.columns, first_column, kw) if read is None else None
+        with emit.when(inside):
             with emit.unrolled(i=knobs.rows) as i:
                 for j in columns:
                     add(k, kw, i, j)
 
     with emit.unrolled(k=space.cpg) as k:  # a permute's lanes are constants
-        if knobs.unroll_kw:
+        if read is not None:
+            for kw, columns in enumerate(read):
+                column(k, kw, columns)
+        elif knobs.unroll_kw:
             for kw in range(conv.kernel_size[1]):
                 column(k, kw, columns_inside(conv, knobs.columns, kw))
         else:

@@ -10,16 +10,20 @@ outside the channel loop; in a tile as wide as the map, single outputs skip it a
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import tirx
+from tvm.tirx.script import builder as T
 
-from edgeconv.borders import meets
+from edgeconv.borders import Columns, meets
 from edgeconv.schedules.common import starts
 from edgeconv.workload import Conv2d
 
 WORTH_A_BRANCH = 0.02  # share of the multiply-adds
 WORTH_A_BRANCH_A_ROW = 0.06
+WORTH_PEELING = 0.04
+PEELED = 1.03  # times as long, for what is left; measured on Zen 4
 
 
 @functools.cache
@@ -45,11 +49,11 @@ def rows_met(conv: Conv2d, rows: int) -> float:
     return _branch(conv, 0, rows)
 
 
-def columns_met(conv: Conv2d, columns: int, unrolled: bool) -> float:
+def columns_met(conv: Conv2d, columns: int, unrolled: bool, *, peeled: bool = False) -> float:
     """Share of the (column, kw) pairs, over all tiles of `columns` columns, that aren't skipped, if
-    the kernel's columns are unrolled or not.
+    the kernel's columns are unrolled or not, and tiles at the border have code of their own or not.
     """
-    if columns < conv.out_width:
+    if columns < conv.out_width and not peeled:
         return _branch(conv, 1, columns)
     return _met(conv, 1, 1) if unrolled else 1.0
 
@@ -71,6 +75,31 @@ def column_inside(conv: Conv2d, columns: int, first: Any, kw: Any) -> Any | None
     if columns == conv.out_width or _branch(conv, 1, columns) == 1:
         return None
     return tirx.all(*meets(conv, 1, columns, first, kw))
+
+
+def peeling_pays(conv: Conv2d, columns: int) -> bool:
+    """Whether code of its own for each kind of tiles of `columns` columns leaves out enough."""
+    narrower = columns < conv.out_width
+    return narrower and _met(conv, 1, 1) < columns_met(conv, columns, True) * (1 - WORTH_PEELING)
+
+
+def by_kind(
+    number: Any,
+    kinds: Sequence[tuple[tuple[int, ...], Columns]],
+    add: Callable[[Columns], None],
+) -> None:
+    """`add` what is read, in code of its own for each of the `column_kinds` of tiles; `number` is
+    that of a tile in its row.
+    """
+    (numbers, read), *others = kinds
+    if not others:
+        add(read)
+        return
+    with T.If(tirx.any(*[number == n for n in numbers])):
+        with T.Then():
+            add(read)
+        with T.Else():
+            by_kind(number, others, add)
 
 
 def columns_inside(conv: Conv2d, columns: int, kw: int) -> tuple[int, ...]:

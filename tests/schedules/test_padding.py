@@ -93,6 +93,30 @@ def test_tiles_beside_the_padding_skip_it(name: str, monkeypatch: pytest.MonkeyP
     poisoned(conv, name, {"rows": 1, "columns": 6}, monkeypatch)
 
 
+@pytest.mark.parametrize("conv", [SMALL, WIDE, STRIDED], ids=str)
+@pytest.mark.parametrize(("name", "conv_groups"), [("grouped_spatial_pack", 1), ("lane_groups", 8)])
+def test_peeled_tiles_do_not_read_padding(
+    conv: Conv2d, name: str, conv_groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv = dataclasses.replace(conv, groups=conv_groups)
+    poisoned(conv, name, {"rows": 1, "peeled": True}, monkeypatch)
+
+
+def test_peeling_must_leave_out_enough() -> None:
+    task = ConvTask(WIDE, Layout(16, WIDE.padding), Layout(16))
+    wide = dataclasses.replace(SMALL, width=60)  # 2 of 180 taps of single pixels
+    much = ConvTask(wide, Layout(16, wide.padding), Layout(16))
+    for name, groups in (("grouped_spatial_pack", 1), ("lane_groups", 8)):
+        peeled = {
+            some.conv.width: {k.peeled for k in family(name).candidates(some, device("x86-avx512"))}
+            for some in (
+                dataclasses.replace(t, conv=dataclasses.replace(t.conv, groups=groups))
+                for t in (task, much)
+            )
+        }
+        assert peeled == {12: {False, True}, 60: {False}}
+
+
 LONE = [  # shapes without a halo: borders of every kind, tiles as wide as the map and narrower
     SMALL,
     STRIDED,
