@@ -79,6 +79,7 @@ PERMUTES_OF_EIGHT = 1.5
 SPILL_IN_HALVES = 1.4  # where vectors are stored and loaded in two halves (Zen 4)
 MOST_SKIPPING = 1200  # multiply-adds of a row of taps, where some are left out
 MOST_PEELED = 2400  # of all kinds of tiles
+SPILL_OF_BROADCASTS = 0.35  # of either, where multiply-adds load what isn't held (Zen 4)
 SPILL = 0.45  # cycles of one register, for each channel of the group and row of the kernel
 
 
@@ -217,6 +218,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     if shared_pipe:
         work = PIPES * (fmas + permutes * (PERMUTES_OF_EIGHT if width == EIGHT else 1))
     spill = SPILL_IN_HALVES if device.in_halves else SPILL
+    spill *= SPILL_OF_BROADCASTS if broadcast and shared_pipe else 1
     cycles = max(busy, work / device.fma_ports)
     if device.memory_operands and width > 1:
         across = width > 4 and not broadcast
