@@ -10,6 +10,7 @@ from edgeconv.benchmarks import (
     channel_windows,
     ddc_layers,
     default_study,
+    depthwise_bounds,
     fused_pairs,
     tabulate,
     tuning_study,
@@ -102,6 +103,18 @@ _ALL = (
         "found; the search tried all of them, or a sample.",
         default_study.tables,
         default_study.every,
+    ),
+    Study(
+        depthwise_bounds.PROGRAMME,
+        "Bounds of depthwise convolutions",
+        "Random depthwise layers, one core. A layer takes at least as long as copying half of the "
+        "bytes of its input and output together, over and over, from one buffer to another, or as "
+        "the multiply-adds of its taps that meet the image at the measured peak; share: the longer "
+        "of the two over the kernel's time.",
+        depthwise_bounds.tables,
+        depthwise_bounds.every,
+        "bound / time",
+        depthwise_bounds.dots,
     ),
     Study(
         tuning_study.PROGRAMME,

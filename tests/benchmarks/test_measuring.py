@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeconv.benchmarks import default_study, harness, peak_memory, random_layers
+from edgeconv.benchmarks import default_study, depthwise_bounds, harness, peak_memory, random_layers
 from edgeconv.benchmarks.kernels import Bench, Setting, loaded, stored, task_within_network
 from edgeconv.layout import Layout
+from edgeconv.runtime.buffers import aligned
 from edgeconv.schedules import FAMILIES, family
 from edgeconv.targets import host, load
 from edgeconv.workload import Conv2d
@@ -115,6 +116,30 @@ def test_the_winner_is_picked_on_other_rounds_than_the_ratio_comes_from() -> Non
     steady = [1.5, 1.5] * 10
     assert default_study.verdict([default, lucky, steady]) == (1, 3.0, 2.0)
     assert default_study.verdict([default, steady]) == (1, 1.5, 2.0)
+
+
+def test_multiply_adds_that_meet_the_image() -> None:
+    shape = {"padding": (2, 3, 1, 0), "dilation": (1, 2), "groups": 4}
+    conv = Conv2d(2, 4, 7, 9, 4, (3, 2), (2, 3), **shape)  # type: ignore[arg-type]
+    image = np.zeros((7 + 3, 9 + 3), np.int64)
+    image[2:9, 3:12] = 1
+    taps = sum(
+        image[2 * y + kh, 3 * x + 2 * kw]
+        for y in range(conv.out_height)
+        for x in range(conv.out_width)
+        for kh in range(3)
+        for kw in range(2)
+    )
+    assert depthwise_bounds.multiply_adds(conv) == 2 * 4 * taps < conv.macs
+
+
+def test_copies_copy() -> None:
+    source = aligned((64 * 5,), "float32")
+    source[:] = np.random.default_rng(0).random(source.size)
+    for name in ("vectors", "NumPy"):
+        target = aligned(source.shape, "float32", zero=True)
+        depthwise_bounds.copies(source, target, host())[name]()
+        np.testing.assert_array_equal(target, source)
 
 
 @pytest.mark.slow

@@ -75,6 +75,14 @@ def default_study() -> dict[str, Any]:
     return content("default_study", {"layer a": {"chosen": "lane_groups", "families": families}})
 
 
+def depthwise_bounds() -> dict[str, Any]:
+    def case(ms: float, copy: float, adds: float) -> dict[str, Any]:
+        return {"chosen": "k", "ms": ms, "copy_ms": copy, "multiply_add_ms": adds, "bytes": 2048}
+
+    cases = {"a": case(1.0, 0.8, 0.1), "b": case(2.0, 1.0, 0.1), "c": case(1.0, 0.1, 0.9)}
+    return content("depthwise_bounds", cases)
+
+
 def tuning_study() -> dict[str, Any]:
     def case(kind: str, best: float) -> dict[str, Any]:
         found = {"xgboost": [1.0, *[best] * (len(POINTS) - 1)], "random": [1.0] * len(POINTS)}
@@ -91,6 +99,7 @@ MADE = {
     "ddc_layers": ddc_layers,
     "channel_windows": channel_windows,
     "default_study": default_study,
+    "depthwise_bounds": depthwise_bounds,
     "tuning_study": tuning_study,
 }
 ROWS = {  # of the short tables
@@ -111,6 +120,10 @@ ROWS = {  # of the short tables
         "| lane_groups | 1 | 1.200 | 1.200 | 1.200 |",
         "| the strategy's choice, against the best of all families | 1 | 1.500 | 1.500 | 1.500 |",
     ],
+    "depthwise_bounds": [
+        "| a copy | 2 | 0.65 | 0.53 | 0.50 | 1 |",
+        "| multiply-adds | 1 | 0.90 | 0.90 | 0.90 | 0 |",
+    ],
     "tuning_study": [
         "| dense | 2 | 2 | 1.581 | 2.000 |",
         "| depthwise | 1 | 0 | 1.000 | 1.000 |",
@@ -126,6 +139,7 @@ LONG = {  # a row of each table of all cases
     "ddc_layers": "| 8x4x4 d123 sum, between | 1 | 0.5 | TFLite XNNPACK | 0.50 | 2 | 6 |",
     "channel_windows": "| sliding a | 1 | 3 | TFLite XNNPACK | 3.00 | 1.50 | 2.00 | 0.75 |",
     "default_study": "| layer a, lane_groups | yes | 1.200 | 1.2 | 1 | knobs | 40 | 20 |",
+    "depthwise_bounds": "| b | 2 | 1 | 0.1 | 0.50 | 2 | k |",
     "tuning_study": "| x | 2.000 | d | b | 50 | 49 | 1 |",
 }
 CASES = {  # dots in the chart
@@ -133,6 +147,7 @@ CASES = {  # dots in the chart
     "ddc_layers": 3,
     "channel_windows": 3,
     "default_study": 0,
+    "depthwise_bounds": 3,
     "tuning_study": 3,
 }
 
