@@ -40,6 +40,7 @@ from edgeconv.borders import meets
 from edgeconv.runtime.buffers import aligned
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import ceil_div
+from edgeconv.schedules.traffic import moved_bytes
 from edgeconv.targets import Device, host
 from edgeconv.targets.probe import flops, multiply_add_loop
 from edgeconv.workload import Conv2d
@@ -58,16 +59,9 @@ def multiply_adds(conv: Conv2d) -> int:
     return conv.batch * conv.out_channels * conv.in_channels_per_group * taps
 
 
-def moved_bytes(conv: Conv2d) -> int:
-    """Of the input and the output, each once."""
-    pixels = conv.in_channels * conv.height * conv.width
-    pixels += conv.out_channels * conv.out_height * conv.out_width
-    return 4 * conv.batch * pixels
-
-
 def copies(source: np.ndarray, target: np.ndarray, device: Device) -> dict[str, Callable[[], None]]:
     """Calls that copy an array of whole vectors to another, by name."""
-    native = _vector_copy(source.size // device.lanes, device)
+    native = vector_copy(source.size // device.lanes, device)["copy"]
     pointers = [ctypes.c_void_p(a.ctypes.data) for a in (source, target)]
     return {
         "vectors": lambda: native(*pointers),
@@ -75,41 +69,46 @@ def copies(source: np.ndarray, target: np.ndarray, device: Device) -> dict[str, 
     }
 
 
-def _vector_copy(vectors: int, device: Device) -> Any:
+def vector_copy(vectors: int, device: Device) -> Any:
+    """A module with `copy(source, target)`, a vector at a time, for numbers of at least -1: LLVM
+    would make a plain loop a call of the C library's memcpy.
+    """
     lanes = device.lanes
 
     def body() -> None:
         source, target = (emit.buffer(n, (vectors * lanes,)) for n in ("source", "target"))
         with emit.loops(i=vectors) as i, emit.block("copy"):
             at = [tirx.Ramp(emit.spatial("vi", vectors, i) * lanes, 1, lanes)]
-            emit.store(target, source[tuple(at)], at)
+            least = tirx.Broadcast(tirx.const(-1.0, "float32"), lanes)
+            emit.store(target, tirx.max(source[tuple(at)], least), at)
 
     func = Schedule(emit.prim_func("copy", body)).mod["main"]
     kernel = codegen.with_pointer_parameters(func, "copy")
-    return codegen.build({"copy": kernel}, device.tvm_target(1))["copy"]
+    return codegen.build({"copy": kernel}, device.tvm_target(1))
 
 
 def measure(conv: Conv2d, device: Device, cores: Cores) -> Case:
     """One layer: milliseconds of its kernel and of both bounds."""
-    task = task_within_network(conv, device)
+    task, size = task_within_network(conv, device), conv.batch * moved_bytes(conv)
     choice = strategy.choose(task, device)
     bench, loop = Bench(task, device), multiply_add_loop(device)
     (kernel,) = bench.compile([Setting(choice.family, choice.knobs)])
-    half = ceil_div(moved_bytes(conv), 8 * device.lanes) * device.lanes  # floats
+    half = ceil_div(size, 8 * device.lanes) * device.lanes  # floats
     source, target = (aligned((half,), "float32", zero=True) for _ in range(2))
     calls = [kernel, *copies(source, target, device).values(), loop]
     samples: list[list[float]] = [[] for _ in calls]
     with cores.for_measuring():
-        for _ in range(ROUNDS):
-            for call, found in zip(calls, samples, strict=True):
-                found.append(block_times(call, 4 * BLOCK_S))
+        for number in range(ROUNDS):
+            turn = number % len(calls)
+            for i in [*range(turn, len(calls)), *range(turn)]:
+                samples[i].append(block_times(calls[i], 4 * BLOCK_S))
     own, *copied, probe = (float(np.median(found)) for found in samples)
     return {
         "chosen": str(Setting(choice.family, choice.knobs)),
         "ms": float(f"{own:.5g}"),
         "copy_ms": float(f"{min(copied):.5g}"),
         "multiply_add_ms": float(f"{2 * multiply_adds(conv) * probe / flops(device):.5g}"),
-        "bytes": moved_bytes(conv),
+        "bytes": size,
     }
 
 

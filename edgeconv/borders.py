@@ -36,3 +36,14 @@ def column_kinds(conv: Conv2d, columns: int) -> list[tuple[tuple[int, ...], Colu
         kinds.setdefault(found, []).append(number)
     ordered = sorted(kinds.items(), key=lambda kind: len(kind[1]))
     return [(tuple(numbers), found) for found, numbers in ordered]
+
+
+@functools.cache
+def share_of_kinds(conv: Conv2d, columns: int) -> float:
+    """Share of the (column, kw) pairs, over all tiles of `columns` columns, that read the image.
+    The last tile overlaps its neighbour; what both compute counts twice.
+    """
+    kinds = column_kinds(conv, columns)
+    read = sum(len(numbers) * sum(map(len, taps)) for numbers, taps in kinds)
+    tiles = sum(len(numbers) for numbers, _ in kinds)
+    return read / (tiles * columns * conv.kernel_size[1])

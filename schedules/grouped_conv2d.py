@@ -16,7 +16,7 @@ There is one band of rows, unless every channel tile reads all of a map that lea
 the bands are as many as make their part of it stay, and weights are read again for each.
 
 Taps that read only padding are skipped (see padding). Where the data has no halo, a tile is one
-row, and tiles at the ends of a row have code of their own.
+row, and tiles at the ends of a row have code of their own; with a halo, those that are `peeled`.
 
 A tile reads the window of input channels its groups own. Vectors are cut from the whole range of
 output channels, so a tile may span several groups; then its window does too, and the weights hold
@@ -54,7 +54,7 @@ from edgeconv.schedules.common import (
 )
 from edgeconv.schedules.grouped_kernel import add_all
 from edgeconv.schedules.grouped_space import Knobs, Space
-from edgeconv.schedules.padding import PEELED, columns_met, peeling_pays, rows_met
+from edgeconv.schedules.padding import PEELED, columns_met, peelings, rows_met
 from edgeconv.schedules.prefetching import fetch_below, fetches_below
 from edgeconv.schedules.traffic import (
     BAND_SHARE,
@@ -144,10 +144,8 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                         break
                     if direct and not _stays_inside(conv, knobs):
                         continue
-                    peelings = (
-                        (False, True) if not direct and _peels(conv, knobs, device) else (False,)
-                    )
-                    for bands, peeled in itertools.product(_bands(task, knobs, device), peelings):
+                    borders = (False,) if direct else _peelings(conv, knobs, device)
+                    for bands, peeled in itertools.product(_bands(task, knobs, device), borders):
                         ahead = _ahead(task, knobs, bands, device)
                         yield dataclasses.replace(knobs, bands=bands, ahead=ahead, peeled=peeled)
 
@@ -182,16 +180,14 @@ def _ahead(task: ConvTask, knobs: Knobs, bands: int, device: Device) -> int:
     return ahead if ahead <= FARTHEST else 0
 
 
-def _peels(conv: Conv2d, knobs: Knobs, device: Device) -> bool:
-    """Whether code of its own for each kind of tiles is worth it, and leaves accumulators in
-    registers.
-    """
+def _peelings(conv: Conv2d, knobs: Knobs, device: Device) -> tuple[bool, ...]:
+    """Whether tiles are peeled: never, or either way, if the accumulators stay in registers."""
     registers = device.vector_registers
     tile = knobs.rows * knobs.columns * knobs.vectors + operand_registers(conv, device, knobs)
-    if not device.memory_operands or not knobs.unroll_kw or tile > registers - registers // 6:
-        return False
+    if not knobs.unroll_kw or tile > registers - registers // 6:
+        return (False,)
     few = len(column_kinds(conv, knobs.columns)) <= MOST_KINDS
-    return few and peeling_pays(conv, knobs.columns)
+    return peelings(conv, knobs.columns, device) if few else (False,)
 
 
 def _stays_inside(conv: Conv2d, knobs: Knobs) -> bool:

@@ -10,7 +10,7 @@ from tvm import tirx
 from tvm.tirx import Ramp
 from tvm.tirx.script import builder as T
 
-from edgeconv.borders import Columns, column_kinds
+from edgeconv.borders import Columns
 from edgeconv.schedules import emit
 from edgeconv.schedules.common import CACHE_LINE, minimum
 from edgeconv.schedules.padding import (
@@ -40,7 +40,7 @@ def add_all(
             _row(operands, space, acc, tile, first, (cc, kh), read)
 
     if space.peeled:
-        by_kind(tile[3], column_kinds(conv, columns), add)
+        by_kind(conv, columns, tile[3], add)
     else:
         add(tuple(columns_inside(conv, columns, kw) for kw in range(conv.kernel_size[1])))
 
@@ -110,7 +110,7 @@ def _multiply(
                     with emit.unrolled(m=knobs.vectors) as m:
                         add(kw, k, i, j, m)
 
-    if knobs.unroll_kw:
+    if knobs.unroll_kw or space.peeled:
         for kw in range(conv.kernel_size[1]):
             column(kw, read[kw])
     else:

@@ -54,7 +54,7 @@ from edgeconv.schedules.padding import (
     column_inside,
     columns_inside,
     columns_met,
-    peeling_pays,
+    peelings,
     row_inside,
     rows_met,
 )
@@ -153,7 +153,7 @@ def candidates(task: ConvTask, device: Device) -> Iterator[Knobs]:
                 # unrolled, LLVM would load all rows ahead
                 whole = fmas * r <= MAX_UNROLLED_FMAS // 2 and device.memory_operands
                 short = fmas <= MAX_UNROLLED_FMAS or _skips(conv, device, rows, columns)
-                borders = (False, True) if _peels(conv, device, rows, columns) else (False,)
+                borders = _peelings(conv, device, rows, columns)
                 for bands, peeled in itertools.product(sorted(cuts), borders):
                     ahead = fetches_below(task, bands, device)
                     unroll = (whole, short or peeled)
@@ -170,12 +170,11 @@ def _skips(conv: Conv2d, device: Device, rows: int, columns: int) -> bool:
     return device.memory_operands and unrolled < looped and fmas <= MOST_SKIPPING
 
 
-def _peels(conv: Conv2d, device: Device, rows: int, columns: int) -> bool:
-    """Whether code for each kind of tiles leaves out enough, and is short enough."""
-    if not device.memory_operands or not peeling_pays(conv, columns):
-        return False
+def _peelings(conv: Conv2d, device: Device, rows: int, columns: int) -> tuple[bool, ...]:
+    """Whether tiles are peeled: never, or either way, if the code of all kinds is short enough."""
     read = sum(len(c) for _, kind in column_kinds(conv, columns) for c in kind)
-    return rows * conv.in_channels_per_group * read <= MOST_PEELED
+    short = rows * conv.in_channels_per_group * read <= MOST_PEELED
+    return peelings(conv, columns, device) if short else (False,)
 
 
 def _operand_registers(conv: Conv2d, device: Device, rows: int, columns: int) -> int:
@@ -201,7 +200,8 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
     r = conv.tap_rows
     width, pixels = conv.in_channels_per_group, knobs.rows * knobs.columns
     met = rows_met(conv, knobs.rows)
-    share = columns_met(conv, knobs.columns, knobs.unroll_kw, peeled=knobs.peeled)
+    unrolled = knobs.unroll_kw or knobs.peeled
+    share = columns_met(conv, knobs.columns, unrolled, peeled=knobs.peeled)
     fmas = pixels * r * s * width * met * share
     # distinct pixels of a row: the taps share them, and where they aren't unrolled LLVM does it
     span = (knobs.columns - 1) * stride + (s - 1) * dilation + 1
@@ -225,7 +225,7 @@ def estimate(task: ConvTask, knobs: Knobs, device: Device) -> float:
         needed = pixels + knobs.rows * row + NOT_HELD + (MORE_PERMUTES if across else 0)
         cycles += spill * max(0, needed - device.vector_registers) * width * r * met
     cycles *= PEELED if knobs.peeled else 1
-    overhead = 12 + 3 * pixels + (0 if knobs.unroll_kw else 2 * r * s)
+    overhead = 12 + 3 * pixels + (0 if unrolled else 2 * r * s)
     return space.tiles * (cycles + overhead) + scattered_cycles(task, knobs.bands, device)
 
 
@@ -326,14 +326,14 @@ def compute(task: ConvTask, knobs: Knobs) -> tirx.PrimFunc:
                 start = start if task.bias else tirx.Broadcast(start, lanes)
                 emit.store(acc, start, [i, j, every])
 
-            def add(read: Columns | None) -> None:
+            def add(columns: Columns | None) -> None:
                 nest = emit.unrolled if knobs.unroll_kh else emit.loops
                 with nest(kh=conv.tap_rows) as kh:
                     with emit.when(row_inside(conv, knobs.rows, first_row, kh)):
-                        _row(operands, space, acc, (n, v, first_row, first_column), kh, read)
+                        _row(operands, space, acc, (n, v, first_row, first_column), kh, columns)
 
             if knobs.peeled:
-                by_kind(ow, column_kinds(conv, knobs.columns), add)
+                by_kind(conv, knobs.columns, ow, add)
             else:
                 add(None)
             if knobs.ahead:

@@ -4,7 +4,8 @@ On maps not much larger than the kernel's reach that is a good part of them: 2 o
 kernel on a map of 7 rows, and as many of its columns.
 
 A row or column of the kernel is skipped where it lies in the padding for all of a tile, by a branch
-outside the channel loop; in a tile as wide as the map, single outputs skip it at compile time.
+outside the channel loop. Single outputs skip a column at compile time in a tile as wide as the map,
+and in narrower ones that are peeled: those at the left and right border have code of their own.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from edgeconv.borders import Columns, meets
+from edgeconv.borders import Columns, column_kinds, meets, share_of_kinds
 from edgeconv.schedules.common import starts
+from edgeconv.targets import Device
 from edgeconv.workload import Conv2d
 
 WORTH_A_BRANCH = 0.02  # share of the multiply-adds
@@ -53,7 +55,9 @@ def columns_met(conv: Conv2d, columns: int, unrolled: bool, *, peeled: bool = Fa
     """Share of the (column, kw) pairs, over all tiles of `columns` columns, that aren't skipped, if
     the kernel's columns are unrolled or not, and tiles at the border have code of their own or not.
     """
-    if columns < conv.out_width and not peeled:
+    if peeled:
+        return share_of_kinds(conv, columns)
+    if columns < conv.out_width:
         return _branch(conv, 1, columns)
     return _met(conv, 1, 1) if unrolled else 1.0
 
@@ -77,29 +81,33 @@ def column_inside(conv: Conv2d, columns: int, first: Any, kw: Any) -> Any | None
     return tirx.all(*meets(conv, 1, columns, first, kw))
 
 
-def peeling_pays(conv: Conv2d, columns: int) -> bool:
-    """Whether code of its own for each kind of tiles of `columns` columns leaves out enough."""
-    narrower = columns < conv.out_width
-    return narrower and _met(conv, 1, 1) < columns_met(conv, columns, True) * (1 - WORTH_PEELING)
-
-
-def by_kind(
-    number: Any,
-    kinds: Sequence[tuple[tuple[int, ...], Columns]],
-    add: Callable[[Columns], None],
-) -> None:
-    """`add` what is read, in code of its own for each of the `column_kinds` of tiles; `number` is
-    that of a tile in its row.
+def peelings(conv: Conv2d, columns: int, device: Device) -> tuple[bool, ...]:
+    """Whether tiles of `columns` columns are peeled: never, or either way, if code of its own for
+    each kind of them leaves out enough.
     """
-    (numbers, read), *others = kinds
-    if not others:
-        add(read)
-        return
-    with T.If(tirx.any(*[number == n for n in numbers])):
-        with T.Then():
+    if columns == conv.out_width or not device.memory_operands:
+        return (False,)
+    whole, peeled = (columns_met(conv, columns, True, peeled=p) for p in (False, True))
+    return (False, True) if peeled < whole * (1 - WORTH_PEELING) else (False,)
+
+
+def by_kind(conv: Conv2d, columns: int, number: Any, add: Callable[[Columns], None]) -> None:
+    """`add` what a tile of `columns` columns, the `number`th in its row, reads: in code of its own
+    for each of the `column_kinds`.
+    """
+
+    def one_of(kinds: Sequence[tuple[tuple[int, ...], Columns]]) -> None:
+        (numbers, read), *others = kinds
+        if not others:
             add(read)
-        with T.Else():
-            by_kind(number, others, add)
+            return
+        with T.If(tirx.any(*[number == n for n in numbers])):
+            with T.Then():
+                add(read)
+            with T.Else():
+                one_of(others)
+
+    one_of(column_kinds(conv, columns))
 
 
 def columns_inside(conv: Conv2d, columns: int, kw: int) -> tuple[int, ...]:

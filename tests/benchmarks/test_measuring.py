@@ -140,6 +140,9 @@ def test_copies_copy() -> None:
         target = aligned(source.shape, "float32", zero=True)
         depthwise_bounds.copies(source, target, host())[name]()
         np.testing.assert_array_equal(target, source)
+    assembly = depthwise_bounds.vector_copy(64, host()).inspect_source("asm")
+    assert "copy:" in assembly
+    assert "memcpy" not in assembly
 
 
 @pytest.mark.slow

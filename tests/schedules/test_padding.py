@@ -11,7 +11,7 @@ import pytest
 
 from edgeconv.layout import Layout
 from edgeconv.schedules import family
-from edgeconv.schedules.padding import columns_inside, columns_met, row_inside, rows_met
+from edgeconv.schedules.padding import columns_inside, columns_met, peelings, row_inside, rows_met
 from edgeconv.workload import Conv2d, ConvTask
 from tests.schedules import kernels as kernels_module
 from tests.schedules.kernels import DEVICES, Kernels, device
@@ -102,19 +102,65 @@ def test_peeled_tiles_do_not_read_padding(
     poisoned(conv, name, {"rows": 1, "peeled": True}, monkeypatch)
 
 
+@pytest.mark.parametrize("columns", [1, 3, 5, 6])
+@pytest.mark.parametrize("conv", [SMALL, WIDE, STRIDED])
+def test_the_share_of_peeled_tiles_is_that_of_their_code(conv: Conv2d, columns: int) -> None:
+    last = conv.out_width - columns
+    if last < 0:
+        pytest.skip("wider than the map")
+    tiles = -(-conv.out_width // columns)
+    outputs = [min(t * columns, last) + j for t in range(tiles) for j in range(columns)]
+    taps = range(conv.kernel_size[1])
+    share = sum(inside(conv, 1, o, kw) for o in outputs for kw in taps)
+    found = columns_met(conv, columns, True, peeled=True)
+    assert found == pytest.approx(share / (len(outputs) * len(taps)))
+
+
 def test_peeling_must_leave_out_enough() -> None:
-    task = ConvTask(WIDE, Layout(16, WIDE.padding), Layout(16))
-    wide = dataclasses.replace(SMALL, width=60)  # 2 of 180 taps of single pixels
-    much = ConvTask(wide, Layout(16, wide.padding), Layout(16))
-    for name, groups in (("grouped_spatial_pack", 1), ("lane_groups", 8)):
-        peeled = {
-            some.conv.width: {k.peeled for k in family(name).candidates(some, device("x86-avx512"))}
-            for some in (
-                dataclasses.replace(t, conv=dataclasses.replace(t.conv, groups=groups))
-                for t in (task, much)
-            )
-        }
-        assert peeled == {12: {False, True}, 60: {False}}
+    cpu = device("x86-avx512")
+    assert peelings(WIDE, 5, cpu) == (False, True)
+    assert peelings(WIDE, 3, cpu) == (False,)  # its tiles lie inside or outside as a whole
+    assert peelings(WIDE, WIDE.out_width, cpu) == (False,)  # done without kinds of tiles
+    overlapping = dataclasses.replace(SMALL, height=16, width=16)  # 1 of 48 a border
+    assert peelings(overlapping, 8, cpu) == (False, True)
+    assert peelings(overlapping, 15, cpu) == (False,)  # the last tile computes 14 columns again
+    assert peelings(WIDE, 5, device("raspberry-pi-4")) == (False,)
+
+
+@pytest.mark.parametrize(("name", "groups"), [("grouped_spatial_pack", 1), ("lane_groups", 8)])
+def test_peeled_settings_are_candidates_beside_others(name: str, groups: int) -> None:
+    conv = dataclasses.replace(WIDE, groups=groups)
+    task = ConvTask(conv, Layout(16, conv.padding), Layout(16))
+    settings = list(family(name).candidates(task, device("x86-avx512")))
+    peeled = [k for k in settings if k.peeled]
+    assert peeled
+    assert all(k.unroll_kw and k.columns < conv.out_width for k in peeled)
+    tiles = {(k.lanes, k.rows, k.columns) for k in settings if not k.peeled}
+    assert {(k.lanes, k.rows, k.columns) for k in peeled} <= tiles
+
+
+@pytest.mark.parametrize("target", DEVICES)
+def test_peeled_tiles_of_every_shape(target: str, kernels_for: Callable[[str], Kernels]) -> None:
+    """Several rows, blocks and NHWC, overlapping last tiles, kinds that read nothing of a tap."""
+    kernels = kernels_for(target)
+    if not kernels.device.memory_operands:
+        pytest.skip("never peeled there")
+    lanes = kernels.device.lanes
+    for conv in (WIDE, STRIDED, dataclasses.replace(WIDE, batch=2, width=13, dilation=(2, 6))):
+        for name, groups in (("grouped_spatial_pack", 2), ("lane_groups", 8)):
+            grouped = dataclasses.replace(conv, groups=groups)
+            for data, out in (
+                (Layout(lanes, conv.padding), Layout(lanes)),
+                (Layout(conv.in_channels, conv.padding), Layout(conv.out_channels)),
+            ):
+                task = ConvTask(grouped, data, out, True, None, ("relu", ()))
+                chosen = family(name)
+                if chosen.supports(task, kernels.device) is None:
+                    found = [k for k in chosen.candidates(task, kernels.device) if k.peeled]
+                    for knobs in found[:: len(found) // 3 + 1]:
+                        kernels.add(chosen, task, knobs)
+    assert len(kernels.jobs) > 8
+    kernels.check()
 
 
 LONE = [  # shapes without a halo: borders of every kind, tiles as wide as the map and narrower
