@@ -31,6 +31,7 @@ class Pretend:
         fault: why a candidate fails; empty if it doesn't.
         kill_at: number of the call that ends the process instead.
         lose_at: number of the call that finds no device.
+        factor: what a candidate's made-up time is multiplied by.
         measured: how often each candidate of each task was measured in a search.
         calls: of `run`.
     """
@@ -38,6 +39,7 @@ class Pretend:
     fault: Callable[[Candidate], str] = lambda candidate: ""
     kill_at: int | None = None
     lose_at: int | None = None
+    factor: Callable[[Candidate], float] = lambda candidate: 1.0
     measured: Counter[tuple[ConvTask, Candidate]] = field(default_factory=Counter)
     calls: int = 0
     finals: int = 0
@@ -56,15 +58,16 @@ class Pretend:
             self.measured.update((task, c) for c in candidates[1:])
         else:
             self.finals += 1
-        own = microseconds(task, candidates[0])
+        times = [self.factor(c) * microseconds(task, c) for c in candidates]
+        own = times[0]
         if self.fault(candidates[0]):
             missing = Outcome("not measured: the default failed")
             return [Outcome(self.fault(candidates[0])), *([missing] * (len(candidates) - 1))]
         return [
             Outcome(self.fault(c))
             if self.fault(c)
-            else Outcome("", (microseconds(task, c),) * plan.rounds, (own,) * plan.rounds)
-            for c in candidates
+            else Outcome("", (time,) * plan.rounds, (own,) * plan.rounds)
+            for c, time in zip(candidates, times, strict=True)
         ]
 
     def compare(self, before: Path, after: Path) -> Comparison:

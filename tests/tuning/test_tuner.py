@@ -11,10 +11,11 @@ import pytest
 
 from edgeconv.errors import EdgeconvError
 from edgeconv.tuning import plan, records, summary
+from edgeconv.tuning.candidates import Candidate
 from edgeconv.tuning.page import page
 from edgeconv.tuning.plan import Item, Options
 from edgeconv.tuning.runner import DeviceLost
-from edgeconv.tuning.tuner import Tuner, TuningFailed
+from edgeconv.tuning.tuner import Tuner, TuningFailed, default
 from tests.tuning.making import device, task
 from tests.tuning.pretend import Killed, Pretend, best_of, microseconds
 
@@ -252,19 +253,39 @@ def test_exact_numerics_leave_winograd_out(tmp_path: Path) -> None:
 
 
 def test_where_winograd_wins_there_is_a_record_for_exact_numerics_too(tmp_path: Path) -> None:
-    """Of a run in which each family's best is known."""
-    slow = Pretend(fault=lambda c: "" if c.of.exact or c.values["tiles"] > 2 else "left out")
-    made = run(tmp_path, slow, ITEMS[:1], trials=10_000, early_stop=10_000)
+    """Winograd is fastest, the exact default slowest: the best of what is exact has a record, too."""
+    exact_default = default(TASKS[0], device(), exact=True)
+
+    def factor(candidate: Candidate) -> float:
+        return 4.0 if candidate == exact_default else 2.0 if candidate.of.exact else 0.5
+
+    made = run(tmp_path, Pretend(factor=factor), ITEMS[:1], trials=10_000, early_stop=10_000)
     (state,) = made.states
     found = records.load(device(), [tmp_path])
     fast = found.find(TASKS[0], device(), exact=False)
     exact = found.find(TASKS[0], device(), exact=True)
     assert fast is not None
     assert state.record is not None
-    assert fast.family.name == state.record.family
-    assert exact is None or exact.family.exact
-    if not fast.family.exact:
-        assert exact is not None
+    assert fast.family.name == state.record.family == "winograd"
+    assert exact is not None
+    assert exact.family.exact
+    best = best_of(TASKS[0], [c for c in state.search.space if c.of.exact and c != exact_default])
+    wanted = Candidate(exact.family.name, exact.knobs)
+    assert microseconds(TASKS[0], wanted) == best
+
+
+def test_where_the_exact_default_is_best_it_needs_no_record(tmp_path: Path) -> None:
+    exact_default = default(TASKS[0], device(), exact=True)
+
+    def factor(candidate: Candidate) -> float:
+        return 1.0 if candidate == exact_default else 4.0 if candidate.of.exact else 0.2
+
+    run(tmp_path, Pretend(factor=factor), ITEMS[:1], trials=10_000, early_stop=10_000)
+    found = records.load(device(), [tmp_path])
+    fast = found.find(TASKS[0], device(), exact=False)
+    assert fast is not None
+    assert not fast.family.exact
+    assert found.find(TASKS[0], device(), exact=True) is None
 
 
 def test_the_most_time_first(tmp_path: Path) -> None:
