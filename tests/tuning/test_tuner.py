@@ -253,7 +253,7 @@ def test_exact_numerics_leave_winograd_out(tmp_path: Path) -> None:
 
 
 def test_where_winograd_wins_there_is_a_record_for_exact_numerics_too(tmp_path: Path) -> None:
-    """Winograd is fastest, the exact default slowest: the best of what is exact has a record, too."""
+    """Winograd is fastest, the exact default slowest: the best of the exact has a record, too."""
     exact_default = default(TASKS[0], device(), exact=True)
 
     def factor(candidate: Candidate) -> float:
